@@ -1,0 +1,73 @@
+/* gort/io.h - plain file descriptors, blocking or not, as if each call blocked.
+ *
+ * Every call here parks unless its comment says otherwise, works on a green thread and on any other
+ * thread, needs the running runtime (-ENXIO otherwise), and honours the scope (-ECANCELED,
+ * -ETIMEDOUT): the check is made before the call is tried; what was transferred is always reported.
+ * EINTR is never reported. A bad or closed descriptor is -EBADF, also when it is closed by go_close
+ * while the call is parked. A descriptor on which a call here was made is closed with go_close.
+ * O_NONBLOCK is never set on a descriptor that gort did not make. A write to a closed peer is -EPIPE,
+ * and on sockets never raises SIGPIPE. */
+#ifndef GORT_IO_H
+#define GORT_IO_H
+
+#include <gort/base.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+GO_BEGIN_DECLS
+
+/* A listening socket (for "udp": a bound one), non-blocking and close-on-exec.
+ * network: "tcp" (both families by the address), "tcp4", "tcp6", "unix", "udp", "udp4", "udp6".
+ * address: "127.0.0.1:8080", ":8080" (all addresses, IPv6 with IPv4 where there is IPv6), "[::1]:0"
+ * (port 0: the kernel chooses; ask getsockname), or a path for "unix" ("@name" for the abstract
+ * namespace). SO_REUSEADDR is set, the backlog is SOMAXCONN. Never parks.
+ * Returns the descriptor; -EINVAL for a text that is no such address; -EADDRINUSE, -EACCES, ... */
+GO_API int go_listen(const char *network, const char *address);
+
+/* Accept a connection on fd: a new non-blocking, close-on-exec descriptor with TCP_NODELAY (when TCP).
+ * sa and len (both may be NULL) as in accept(2). A connection that died in the queue is skipped; when
+ * out of descriptors (EMFILE, ENFILE, ENOMEM) it waits 5 ms .. 1 s and tries again, as Go's net/http
+ * does, so that one greedy moment does not end the server. */
+GO_API int go_accept(int fd, struct sockaddr *sa, socklen_t *len);
+
+/* Connect to a numeric address, in the forms of go_listen; with an empty host to the local host.
+ * Returns a non-blocking descriptor with TCP_NODELAY; -EINVAL for a bad text; -ECONNREFUSED, ... */
+GO_API int go_dial(const char *network, const char *address);
+
+/* Finish connecting fd to sa, as connect(2). 0 or -errno. */
+GO_API int go_connect(int fd, const struct sockaddr *sa, socklen_t len);
+
+/* As read(2), write(2), readv(2), writev(2): the number of bytes, 0 at the end, or -errno. */
+GO_API ssize_t go_read(int fd, void *buf, size_t n);
+GO_API ssize_t go_write(int fd, const void *buf, size_t n);
+GO_API ssize_t go_readv(int fd, const struct iovec *iov, int count);
+GO_API ssize_t go_writev(int fd, const struct iovec *iov, int count);
+
+/* Write all n bytes: n, or -errno, and then how much went out is unknown. */
+GO_API ssize_t go_write_all(int fd, const void *buf, size_t n);
+
+/* As recv(2) and send(2); flags are passed on, MSG_NOSIGNAL is added; with MSG_DONTWAIT they never
+ * park and say -EAGAIN. */
+GO_API ssize_t go_recv(int fd, void *buf, size_t n, int flags);
+GO_API ssize_t go_send(int fd, const void *buf, size_t n, int flags);
+
+/* As shutdown(2). Never parks. 0 or -errno. */
+GO_API int go_shutdown(int fd, int how);
+
+/* Wait until fd is ready for one of events (POLLIN, POLLOUT, ...): the revents (> 0, with POLLERR and
+ * POLLHUP as in poll(2)), or -errno. For libraries that do their own reads. */
+GO_API int go_poll(int fd, short events);
+/* The same until an absolute deadline: -ETIMEDOUT; GO_NOW polls. A scope's deadline is -ECANCELED here. */
+GO_API int go_poll_until(int fd, short events, int64_t deadline);
+
+/* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another process
+ * shares. 0 or -errno (the descriptor is closed in any case but -EBADF). */
+GO_API int go_close(int fd);
+
+/* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.
+ * Never parks. 0, -EBADF. */
+GO_API int go_forget(int fd);
+
+GO_END_DECLS
+
+#endif

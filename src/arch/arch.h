@@ -1,0 +1,48 @@
+/* arch.h - the contract of a context switch.
+ *
+ * A context is a resume address, a stack pointer and a frame pointer. rt_arch_switch saves those three
+ * and nothing else: the inline assembly declares every other register clobbered, so the compiler
+ * spills just what is live around the switch, and the resume is a `jmp` to a label in the middle of the
+ * function, never a `ret`, which the return stack would predict wrongly. Floating point control
+ * words (mxcsr, x87, fpcr) are not part of a context: they are the thread's, and the documentation
+ * tells users to set them for the whole process.
+ *
+ *   carry = rt_arch_switch(from, to, carry)   save into *from, go on at *to; the value given by whoever
+ *                                             switches back to *from is the result
+ *   rt_arch_jump(to, carry)                   the same without saving anything
+ *   rt_arch_prepare(ctx, top, entry)          make a context that will call entry(carry) on the empty
+ *                                             stack that ends at top (16-byte aligned); entry never returns
+ *
+ * The idea to leave the saving to the compiler is from PhotonLibOS ("Stackful Coroutine Made Fast").
+ * Every resume label is a landing pad (endbr64, bti j). */
+#ifndef RT_ARCH_H
+#define RT_ARCH_H
+
+#include <stddef.h>
+
+struct rt_ctx {
+    void *pc;
+    void *sp;
+    void *fp;
+};
+
+_Static_assert(offsetof(struct rt_ctx, pc) == 0, "known to the assembly");
+_Static_assert(offsetof(struct rt_ctx, sp) == 8, "known to the assembly");
+_Static_assert(offsetof(struct rt_ctx, fp) == 16, "known to the assembly");
+
+/* First instructions of a new context: calls ctx.fp with the carried value (entry.S). */
+void rt_arch_entry(void) __attribute__((visibility("hidden")));
+
+#if defined(__x86_64__)
+#include "arch/x86_64/switch.h"
+#elif defined(__aarch64__)
+#include "arch/aarch64/switch.h"
+#endif
+
+static inline void rt_arch_prepare(struct rt_ctx *ctx, void *top, void (*entry)(void *carry)) {
+    ctx->pc = (void *)rt_arch_entry;
+    ctx->sp = top;
+    ctx->fp = (void *)entry;
+}
+
+#endif

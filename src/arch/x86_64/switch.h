@@ -1,0 +1,48 @@
+/* x86_64/switch.h - see arch.h. from in rdi, to in rsi, the carried value in rdx.
+ *
+ * Nothing is pushed, so a red zone below rsp stays whole: its owner does not run meanwhile. rbx and rbp
+ * cannot both be clobbered everywhere; rbp is part of the context, rbx the compiler spills. */
+#ifndef RT_ARCH_X86_64_SWITCH_H
+#define RT_ARCH_X86_64_SWITCH_H
+
+#ifdef __AVX512F__
+#define RT_ARCH_CLOBBER_AVX512 \
+    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \
+        "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#else
+#define RT_ARCH_CLOBBER_AVX512
+#endif
+
+static inline __attribute__((always_inline)) void *rt_arch_switch(struct rt_ctx *from,
+                                                                  const struct rt_ctx *to,
+                                                                  void *carry) {
+    __asm__ __volatile__("leaq 1f(%%rip), %%rax\n\t"
+                         "movq %%rax, 0(%%rdi)\n\t"
+                         "movq %%rsp, 8(%%rdi)\n\t"
+                         "movq %%rbp, 16(%%rdi)\n\t"
+                         "movq 8(%%rsi), %%rsp\n\t"
+                         "movq 16(%%rsi), %%rbp\n\t"
+                         "jmpq *0(%%rsi)\n"
+                         "1:\n\t"
+                         "endbr64"
+                         : "+D"(from), "+S"(to), "+d"(carry)
+                         :
+                         : "rax", "rbx", "rcx", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+                           "r15", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+                           "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                           "xmm15" RT_ARCH_CLOBBER_AVX512, "cc", "memory");
+    return carry;
+}
+
+static inline __attribute__((always_inline, noreturn)) void rt_arch_jump(const struct rt_ctx *to,
+                                                                         void *carry) {
+    __asm__ __volatile__("movq 8(%%rsi), %%rsp\n\t"
+                         "movq 16(%%rsi), %%rbp\n\t"
+                         "jmpq *0(%%rsi)"
+                         :
+                         : "S"(to), "d"(carry)
+                         : "memory");
+    __builtin_unreachable();
+}
+
+#endif

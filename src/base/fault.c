@@ -1,0 +1,30 @@
+/* fault.c - see fault.h. */
+#include "base/fault.h"
+
+struct rt_fault_point rt_fault_points[RT_FAULT_SITES];
+bool rt_faults_armed;
+
+int rt_fault_slow(enum rt_fault_site site) {
+    struct rt_fault_point *f = &rt_fault_points[site];
+    uint32_t n = rt_load_relaxed(&f->countdown);
+    while (n != 0) {
+        uint32_t next = n > 1 ? n - 1 : f->forever ? 1 : 0;
+        if (rt_cas(&f->countdown, &n, next))
+            return n == 1 ? -f->error : 0;
+    }
+    return 0;
+}
+
+void rt_fault_arm(enum rt_fault_site site, uint32_t nth, bool forever, int error) {
+    struct rt_fault_point *f = &rt_fault_points[site];
+    f->forever = forever;
+    f->error = error;
+    rt_store_seq_cst(&f->countdown, nth);
+    rt_store_seq_cst(&rt_faults_armed, true);
+}
+
+void rt_fault_disarm(void) {
+    rt_store_seq_cst(&rt_faults_armed, false);
+    for (int i = 0; i < RT_FAULT_SITES; i++)
+        rt_store_seq_cst(&rt_fault_points[i].countdown, 0);
+}

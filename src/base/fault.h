@@ -1,0 +1,35 @@
+/* fault.h - points at which a test can make the world fail.
+ *
+ * rt_fault(site) is asked right before a system call or an allocation. Off, it is one load of a cold
+ * word beside something that costs a microsecond. A test arms it: the nth call of a site, and with
+ * `forever` every one after it, reports the error instead of doing its work. */
+#ifndef RT_FAULT_H
+#define RT_FAULT_H
+
+#include "base/atomic.h"
+
+enum rt_fault_site {
+    RT_FAULT_ALLOC, RT_FAULT_MMAP, RT_FAULT_GUARD, RT_FAULT_THREAD, RT_FAULT_RING, RT_FAULT_EPOLL,
+    RT_FAULT_EVENTFD, RT_FAULT_SOCKET, RT_FAULT_SITES
+};
+
+struct rt_fault_point {
+    uint32_t countdown; /* 0 = off; 1 = the next call fails */
+    uint32_t forever;
+    int error;          /* positive errno */
+};
+
+extern struct rt_fault_point rt_fault_points[RT_FAULT_SITES];
+extern bool rt_faults_armed;
+
+int rt_fault_slow(enum rt_fault_site site);
+
+/* 0, or the -errno to report. */
+static inline int rt_fault(enum rt_fault_site site) {
+    return rt_unlikely(rt_load_relaxed(&rt_faults_armed)) ? rt_fault_slow(site) : 0;
+}
+
+void rt_fault_arm(enum rt_fault_site site, uint32_t nth, bool forever, int error);
+void rt_fault_disarm(void);
+
+#endif

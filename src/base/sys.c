@@ -1,0 +1,282 @@
+/* sys.c - threads, memory, futexes and the clock, as the kernel offers them. */
+#include "base/sys.h"
+
+#include "base/atomic.h"
+#include "base/check.h"
+#include "base/fault.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
+
+bool rt_asymmetric;
+
+void rt_fence_heavy(void) {
+    if (rt_asymmetric)
+        rt_sys_membarrier();
+    else
+        rt_fence_full();
+}
+
+static struct timespec to_timespec(int64_t ns) {
+    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
+int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec ts = to_timespec(timeout_ns < 0 ? 0 : timeout_ns);
+    int saved = errno;
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &ts,
+                     NULL, 0);
+    int err = r < 0 ? -errno : 0;
+    errno = saved;
+    return err;
+}
+
+void rt_sys_futex_wake(uint32_t *word, int count) {
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+    errno = saved;
+}
+
+bool rt_sys_membarrier_register(void) {
+    int saved = errno;
+    bool ok = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+              syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+    errno = saved;
+    return ok;
+}
+
+void rt_sys_membarrier(void) {
+    int saved = errno;
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    errno = saved;
+}
+
+int64_t rt_sys_now(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+void rt_sys_yield(void) {
+    sched_yield();
+}
+
+void rt_sys_nap(int64_t ns) {
+    struct timespec ts = to_timespec(ns);
+    int saved = errno;
+    nanosleep(&ts, NULL);
+    errno = saved;
+}
+
+uint64_t rt_sys_random(void) {
+    uint64_t r = 0;
+    int saved = errno;
+    if (getrandom(&r, sizeof r, GRND_NONBLOCK) != sizeof r)
+        r = (uint64_t)rt_sys_now() * UINT64_C(0x9E3779B97F4A7C15);
+    errno = saved;
+    return r;
+}
+
+void *rt_sys_map(size_t bytes) {
+    if (rt_fault(RT_FAULT_MMAP))
+        return NULL;
+    int saved = errno;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *rt_sys_map_stacks(size_t bytes, size_t align) {
+    size_t total;
+    if (rt_fault(RT_FAULT_MMAP) || !rt_size_add(bytes, align, &total))
+        return NULL;
+    int saved = errno;
+    char *p = mmap(NULL, total, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (p == MAP_FAILED) {
+        errno = saved;
+        return NULL;
+    }
+    size_t skip = (size_t)(-(uintptr_t)p & (align - 1));
+    if (skip != 0)
+        munmap(p, skip);
+    munmap(p + skip + bytes, align - skip);
+    p += skip;
+    madvise(p, bytes, MADV_NOHUGEPAGE); /* one touch of a huge page would cost 2 MiB */
+    errno = saved;
+    return p;
+}
+
+void rt_sys_unmap(void *p, size_t bytes) {
+    int saved = errno;
+    munmap(p, bytes);
+    errno = saved;
+}
+
+int rt_sys_guard(void *p, size_t bytes, bool *light) {
+    int err = rt_fault(RT_FAULT_GUARD);
+    if (err)
+        return err;
+    int saved = errno;
+    if (rt_load_relaxed(light)) {
+        err = madvise(p, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
+        if (err == -EINVAL) {
+            /* Refused on locked memory (mlockall MCL_FUTURE), or a kernel before 6.13. */
+            munlock(p, bytes);
+            err = madvise(p, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
+            if (err == -EINVAL)
+                rt_store_relaxed(light, false);
+        }
+    }
+    if (!rt_load_relaxed(light))
+        err = mprotect(p, bytes, PROT_NONE) == 0 ? 0 : -errno;
+    errno = saved;
+    return err;
+}
+
+void rt_sys_discard(void *p, size_t bytes) {
+    int saved = errno;
+    madvise(p, bytes, MADV_DONTNEED);
+    errno = saved;
+}
+
+size_t rt_sys_page_size(void) {
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static bool read_line(const char *path, char *buf, size_t size) {
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return false;
+    bool ok = fgets(buf, (int)size, f) != NULL;
+    fclose(f);
+    return ok;
+}
+
+size_t rt_sys_max_maps(void) {
+    char line[32];
+    size_t n = 0;
+    int saved = errno;
+    if (read_line("/proc/sys/vm/max_map_count", line, sizeof line))
+        n = strtoul(line, NULL, 10);
+    errno = saved;
+    return n ? n : 65530;
+}
+
+void *rt_sys_alloc(size_t bytes) {
+    return rt_fault(RT_FAULT_ALLOC) ? NULL : calloc(1, bytes ? bytes : 1);
+}
+
+void *rt_sys_alloc_aligned(size_t bytes, size_t align) {
+    void *p = NULL;
+    if (rt_fault(RT_FAULT_ALLOC) || posix_memalign(&p, align, bytes) != 0)
+        return NULL;
+    return memset(p, 0, bytes);
+}
+
+void rt_sys_free(void *p) {
+    free(p);
+}
+
+int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
+    int err = rt_fault(RT_FAULT_THREAD);
+    if (err)
+        return err;
+    sigset_t all, before;
+    sigfillset(&all);
+    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
+        sigdelset(&all, synchronous[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the new thread from its first breath */
+    err = -pthread_create(t, NULL, fn, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err == 0)
+        pthread_setname_np(*t, name);
+    return err;
+}
+
+int rt_sys_thread_count(void) {
+    int saved = errno;
+    DIR *d = opendir("/proc/self/task");
+    if (!d) {
+        int err = -errno;
+        errno = saved;
+        return err;
+    }
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    errno = saved;
+    return n;
+}
+
+/* The tightest "quota period" of cpu.max in this process's cgroup and all above it, in CPUs rounded up
+ * (as Go 1.25 does, which looks at the leaf alone); UINT_MAX without a limit. */
+static unsigned cgroup_cpus(void) {
+    char path[4200] = "/sys/fs/cgroup", line[4096];
+    size_t root = strlen(path);
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    if (!f)
+        return ~0u;
+    bool found = false;
+    while (!found && fgets(line, sizeof line, f)) {
+        found = strncmp(line, "0::", 3) == 0;
+        if (found) {
+            line[strcspn(line, "\n")] = 0;
+            snprintf(path + root, sizeof path - root, "%s", line + 3);
+        }
+    }
+    fclose(f);
+    unsigned best = ~0u;
+    while (found && strlen(path) >= root) {
+        size_t len = strlen(path);
+        snprintf(path + len, sizeof path - len, "/cpu.max");
+        double quota, period;
+        if (read_line(path, line, sizeof line) && sscanf(line, "%lf %lf", &quota, &period) == 2 &&
+            period > 0) {
+            unsigned n = (unsigned)((quota + period - 1) / period);
+            if (n > 0 && n < best)
+                best = n;
+        }
+        path[len] = 0;
+        char *slash = strrchr(path, '/');
+        if (!slash || (size_t)(slash - path) < root)
+            break;
+        *slash = 0;
+    }
+    return best;
+}
+
+unsigned rt_sys_cpus(void) {
+    int saved = errno;
+    unsigned n = 0;
+    for (int cpus = 1024; n == 0 && cpus <= 65536; cpus *= 4) {
+        cpu_set_t *set = CPU_ALLOC((size_t)cpus);
+        if (set && sched_getaffinity(0, CPU_ALLOC_SIZE((size_t)cpus), set) == 0)
+            n = (unsigned)CPU_COUNT_S(CPU_ALLOC_SIZE((size_t)cpus), set);
+        CPU_FREE(set);
+    }
+    if (n == 0)
+        n = 1;
+    unsigned quota = cgroup_cpus();
+    errno = saved;
+    return n < quota ? n : quota;
+}

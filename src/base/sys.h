@@ -1,0 +1,49 @@
+/* sys.h - the system calls of the runtime, each returning >= 0 or -errno, none touching errno's value
+ * as the caller sees it. Network and descriptor calls are in sys_io.h. */
+#ifndef RT_SYS_H
+#define RT_SYS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* timeout_ns < 0 waits for ever. 0, -EAGAIN (the word differs), -EINTR, -ETIMEDOUT. */
+int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns);
+void rt_sys_futex_wake(uint32_t *word, int count);
+
+bool rt_sys_membarrier_register(void);
+void rt_sys_membarrier(void);
+
+int64_t rt_sys_now(void); /* CLOCK_MONOTONIC, ns */
+void rt_sys_yield(void);
+void rt_sys_nap(int64_t ns);
+uint64_t rt_sys_random(void);
+
+/* Anonymous private memory, not reserved against the commit limit. NULL when out of it. */
+void *rt_sys_map(size_t bytes);
+/* The same for stacks: no huge pages, aligned to `align` (a power of two). */
+void *rt_sys_map_stacks(size_t bytes, size_t align);
+void rt_sys_unmap(void *p, size_t bytes);
+/* Make [p, p + bytes) fault on access. Tries MADV_GUARD_INSTALL, which splits no mapping, when
+ * *light; clears it when the kernel does not know it, and uses mprotect. 0 or -errno. */
+int rt_sys_guard(void *p, size_t bytes, bool *light);
+/* Give the pages back to the system; contents become zero. */
+void rt_sys_discard(void *p, size_t bytes);
+size_t rt_sys_page_size(void);
+/* vm.max_map_count. */
+size_t rt_sys_max_maps(void);
+
+void *rt_sys_alloc(size_t bytes);  /* zeroed; NULL when out of memory */
+void *rt_sys_alloc_aligned(size_t bytes, size_t align); /* zeroed; free with rt_sys_free */
+void rt_sys_free(void *p);
+
+/* Start a thread named `name` with every signal blocked but the synchronous ones. 0 or -errno. */
+int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name);
+/* Threads of this process, or -errno. */
+int rt_sys_thread_count(void);
+
+/* CPUs this process may use: affinity, bounded by the cgroup v2 quota of its group and all above. */
+unsigned rt_sys_cpus(void);
+
+#endif
