@@ -1,0 +1,37 @@
+/* g.h - where struct rt_g comes from.
+ *
+ * Gs live in slabs that are unmapped by the stop alone, so a stale pointer to one is always a pointer to
+ * a struct rt_g, and the wait word tells that it is stale. Each P keeps a free list; a depot under a lock
+ * evens them out. Each G in a free list has the address space of a stack of the default class behind
+ * it (stack.h), so a spawn that finds a G cannot fail later. */
+#ifndef RT_G_H
+#define RT_G_H
+
+#include "sched/sched.h"
+
+void rt_g_start(size_t max_tasks);
+void rt_g_stop(void);
+
+/* Refill the free list of p: 0, -EAGAIN, -ENOMEM. Owner, inside. */
+int rt_g_refill_owner(struct rt_p *p);
+void rt_g_trim_owner(struct rt_p *p);
+/* For foreign threads: one G, or NULL and *err. */
+struct rt_g *rt_g_get(int *err);
+void rt_g_put(struct rt_g *g);
+
+/* Call fn for each G that ever was, dead ones too, until it returns false. Slabs are only added
+ * meanwhile, never freed. */
+void rt_g_each(bool (*fn)(struct rt_g *g, void *arg), void *arg);
+
+/* Identities: a batch for a P, or one. */
+void rt_g_ids(uint64_t *first, uint64_t *end);
+uint64_t rt_g_one_id(void);
+
+static inline void rt_g_free_owner(struct rt_p *p, struct rt_g *g) {
+    g->next = p->gfree;
+    p->gfree = g;
+    if (rt_unlikely(++p->ngfree > 512))
+        rt_g_trim_owner(p);
+}
+
+#endif

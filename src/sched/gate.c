@@ -1,0 +1,41 @@
+/* gate.c - the rare sides of the gate. */
+#include "sched/gate.h"
+
+#include "base/log.h"
+#include "base/sys.h"
+
+enum { OWNER_SPINS = 200, THIEF_SPINS = 60 };
+
+void rt_gate_wait(struct rt_m *m) {
+    for (;;) {
+        rt_store_release(&m->in_rt, 0); /* step back, or both would wait; pairs as in rt_gate_leave */
+        for (int i = 0; rt_load_relaxed(&m->gate) != 0; i++) {
+            if (i < OWNER_SPINS)
+                rt_cpu_relax();
+            else
+                rt_sys_yield(); /* the visitor has lost its CPU */
+        }
+        rt_store_relaxed(&m->in_rt, 1);
+        rt_fence_light();
+        if (rt_load_acquire(&m->gate) == 0) /* pairs with the release in rt_gate_open */
+            return;
+    }
+}
+
+bool rt_gate_try(struct rt_m *m) {
+    uint32_t open = 0;
+    if (rt_load_relaxed(&m->gate) != 0 || !rt_cas(&m->gate, &open, 1))
+        return false;
+    rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
+    for (int i = 0; i < THIEF_SPINS; i++) {
+        if (rt_load_acquire(&m->in_rt) == 0) /* pairs with the release in rt_gate_leave */
+            return true;
+        rt_cpu_relax();
+    }
+    rt_gate_open(m);
+    return false;
+}
+
+void rt_gate_open(struct rt_m *m) {
+    rt_store_release(&m->gate, 0); /* pairs with the acquire in rt_gate_enter */
+}

@@ -1,0 +1,199 @@
+/* idle.c - who sleeps, who searches, who must be woken.
+ *
+ * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way; only a G in
+ * runnext may lie for a tick of sysmon, because its maker is most often about to park.
+ *   submitter: publish G (into its own ring, or the global queue);  light fence;  read the word
+ *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue again
+ * Whoever comes second sees the other. The fence of the submitter is on the path of every spawn and
+ * ready, so it is the light one, and the sleeper, whose sleep costs microseconds anyway, pays. When no
+ * other M is awake, only foreign threads can submit, and these use a full fence: then so does the sleeper.
+ *
+ * Waking is dear (7 us for the waker, 20 us until the sleeper runs), so: nobody is woken while one
+ * searches; the last searcher that finds something wakes one more, if there is more to find; at most
+ * procs/2 search at once. A woken M counts as searching from the moment it is picked.
+ *
+ * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit under
+ * the lock owns that wake-up: a waker then wakes it, the sleeper itself then is awake. One of the
+ * sleepers, the timekeeper, sleeps no longer than the earliest timer of all Ps; another that is about
+ * to sleep takes the office over when it knows of an earlier one. While no M keeps time sysmon does.
+ *
+ * Tried and dropped: a lock-free word with the mask beside it (three words to keep consistent; the
+ * sections under the lock are a few instructions, each beside a futex call). */
+#include "sched/idle.h"
+
+#include "base/lock.h"
+#include "base/sys.h"
+#include "sched/gate.h"
+#include "sched/globq.h"
+#include "sched/poller.h"
+#include "sched/runq.h"
+#include "sched/sysmon.h"
+#include "sched/timer.h"
+
+struct rt_idle rt_idle;
+
+void rt_idle_start(void) {
+    rt_idle = (struct rt_idle){.keeper_when = INT64_MAX};
+}
+
+static void add_word(uint32_t delta) {
+    rt_store_relaxed(&rt_idle.word, rt_idle.word + delta); /* under the lock */
+}
+
+static bool clear_bit(uint32_t index) {
+    uint64_t bit = UINT64_C(1) << (index % 64);
+    if (!(rt_idle.mask[index / 64] & bit))
+        return false;
+    rt_idle.mask[index / 64] &= ~bit;
+    add_word(1 - RT_IDLE_ONE); /* not idle, searching */
+    return true;
+}
+
+static void wake_m(struct rt_m *m) {
+    struct rt_m *self = rt_m();
+    if (self)
+        rt_bump(&self->wakes);
+    if (rt_load_acquire(&m->sleep) == RT_SLEEP_POLLER) /* stored before the bit was set */
+        rt_poller->wake(m);
+    else
+        rt_note_wake(&m->note);
+}
+
+/* One that sleeps on its futex if there is one: who sleeps in the poller is where events are seen. */
+static struct rt_m *pick_sleeper(void) {
+    struct rt_m *best = NULL;
+    for (uint32_t w = 0; w * 64 < rt.procs; w++)
+        for (uint64_t bits = rt_idle.mask[w]; bits; bits &= bits - 1) {
+            struct rt_m *m = &rt.ms[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+            if (rt_load_relaxed(&m->sleep) == RT_SLEEP_FUTEX) {
+                clear_bit(m->index);
+                return m;
+            }
+            best = m;
+        }
+    if (best)
+        clear_bit(best->index);
+    return best;
+}
+
+void rt_idle_wake_slow(void) {
+    struct rt_m *m = NULL;
+    rt_lock(&rt_idle.lock);
+    if (rt_idle_searching(rt_idle.word) == 0)
+        m = pick_sleeper();
+    rt_unlock(&rt_idle.lock);
+    if (m)
+        wake_m(m);
+}
+
+void rt_idle_wake_foreign(void) {
+    rt_fence_full();
+    rt_idle_wake();
+}
+
+void rt_idle_wake_all(void) {
+    for (;;) {
+        rt_lock(&rt_idle.lock);
+        struct rt_m *m = pick_sleeper();
+        rt_unlock(&rt_idle.lock);
+        if (!m)
+            return;
+        wake_m(m);
+    }
+}
+
+bool rt_idle_begin_search(struct rt_m *m) {
+    if (m->searching)
+        return true;
+    uint32_t most = rt.procs > 3 ? rt.procs / 2 : 1;
+    if (rt_idle_searching(rt_load_relaxed(&rt_idle.word)) >= most)
+        return false;
+    rt_lock(&rt_idle.lock);
+    if (rt_idle_searching(rt_idle.word) < most) {
+        add_word(1);
+        m->searching = 1;
+    }
+    rt_unlock(&rt_idle.lock);
+    return m->searching != 0;
+}
+
+static bool work_anywhere(struct rt_m *m) {
+    if (rt_globq_size() != 0)
+        return true;
+    for (uint32_t i = 0; i < rt.procs; i++)
+        if (rt_runq_stealable_any(&rt.ps[i]))
+            return true;
+    return rt_load_relaxed(&m->p->attention) != 0;
+}
+
+void rt_idle_found(struct rt_m *m) {
+    if (!m->searching)
+        return;
+    m->searching = 0;
+    rt_lock(&rt_idle.lock);
+    add_word(-1u);
+    bool last = rt_idle_searching(rt_idle.word) == 0;
+    bool sleepers = rt_idle_count(rt_idle.word) != 0;
+    rt_unlock(&rt_idle.lock);
+    rt_fence_full(); /* the count first, then the look: a submitter that saw us search did not wake */
+    if (last && sleepers && work_anywhere(m))
+        rt_idle_wake();
+}
+
+/* Under the lock: how long may m sleep? */
+static int64_t keep_time(struct rt_m *m, int64_t now) {
+    int64_t when = rt_timer_earliest_any();
+    if (when >= rt_idle.keeper_when)
+        return -1;
+    rt_idle.keeper = m->index + 1;
+    rt_idle.keeper_when = when;
+    return when > now ? when - now : 0;
+}
+
+void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
+    enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
+    int64_t now = rt_timer_earliest_any() != INT64_MAX ? rt_sys_now() : 0;
+    rt_store_release(&m->sleep, mode); /* pairs with the acquire in wake_m, through the lock */
+    rt_lock(&rt_idle.lock);
+    rt_idle.mask[m->index / 64] |= UINT64_C(1) << (m->index % 64);
+    add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
+    m->searching = 0;
+    int64_t timeout = keep_time(m, now);
+    bool others_awake = rt_idle_count(rt_idle.word) < rt.procs;
+    rt_unlock(&rt_idle.lock);
+
+    if (others_awake)
+        rt_fence_heavy();
+    else
+        rt_fence_full();
+    bool woken = false;
+    if (timeout == 0 || work_anywhere(m)) {
+        rt_lock(&rt_idle.lock);
+        woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
+        rt_unlock(&rt_idle.lock);
+    }
+    if (!others_awake && !woken)
+        rt_sysmon_all_idle();
+    rt_gate_leave(m); /* our P may be visited while we sleep */
+    if (mode == RT_SLEEP_POLLER) {
+        if (woken)
+            rt_poller->sleep_undo(m);
+        else
+            rt_poller->sleep(m, timeout, ready);
+    } else if (!woken) {
+        rt_note_wait(&m->note, timeout);
+    }
+    rt_store_release(&m->sleep, RT_AWAKE);
+    rt_gate_enter(m);
+
+    rt_lock(&rt_idle.lock);
+    if (!woken)
+        clear_bit(m->index);
+    if (rt_idle.keeper == m->index + 1) {
+        rt_idle.keeper = 0;
+        rt_idle.keeper_when = INT64_MAX;
+    }
+    rt_unlock(&rt_idle.lock);
+    m->searching = 1; /* counted by whoever cleared the bit */
+    rt_sysmon_awake();
+}

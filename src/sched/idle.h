@@ -1,0 +1,49 @@
+/* idle.h - who sleeps, who searches, who is woken. The protocol is in idle.c. */
+#ifndef RT_IDLE_H
+#define RT_IDLE_H
+
+#include "sched/sched.h"
+
+extern struct rt_idle {
+    uint32_t word;           /* idle Ms << 16 | searching Ms; written under lock, read anywhere */
+    uint32_t lock;           /* protects all below */
+    uint64_t mask[RT_MAX_PROCS / 64]; /* sleeping Ms that nobody has picked to wake */
+    uint32_t keeper;         /* index + 1 of the M that sleeps until keeper_when; 0: none */
+    int64_t keeper_when;
+} rt_idle;
+
+#define RT_IDLE_ONE 0x10000u
+
+static inline uint32_t rt_idle_count(uint32_t word) {
+    return word >> 16;
+}
+static inline uint32_t rt_idle_searching(uint32_t word) {
+    return word & 0xffff;
+}
+
+void rt_idle_start(void);
+
+/* Wake one sleeping M if that is called for. After a G was published; any thread. */
+void rt_idle_wake_slow(void);
+static inline void rt_idle_wake(void) {
+    rt_fence_light(); /* between the G's publication and this load; pairs with rt_idle_sleep's heavy */
+    uint32_t word = rt_load_relaxed(&rt_idle.word);
+    if (rt_unlikely(rt_idle_count(word) != 0 && rt_idle_searching(word) == 0))
+        rt_idle_wake_slow();
+}
+/* The same by a foreign thread or sysmon. */
+void rt_idle_wake_foreign(void);
+/* Wake everybody (stop). */
+void rt_idle_wake_all(void);
+
+/* May m search? Counts it. Own thread. */
+bool rt_idle_begin_search(struct rt_m *m);
+/* m found work: not searching any more; if it was the last that searched and there is more to find,
+ * wake another. */
+void rt_idle_found(struct rt_m *m);
+
+/* Sleep until work may be there, an event, or the earliest timer. Own thread, scheduler stack, inside;
+ * comes back inside, searching. Gs made ready by events are in `ready`. */
+void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready);
+
+#endif

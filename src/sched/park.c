@@ -1,0 +1,196 @@
+/* park.c - park, commit, claim, ready. The protocol is told in sched.h (the life of a wait) and
+ * park.h (what a waiter and a waker do). */
+#include "sched/park.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "sched/globq.h"
+#include "sched/idle.h"
+#include "sched/runq.h"
+#include "sched/switch.h"
+#include "sched/timer.h"
+
+/* ---- foreign threads: a G of their own that never runs, and a futex --------------------------- */
+
+static __thread struct rt_g thread_g __attribute__((tls_model("initial-exec")));
+
+static __attribute__((noinline)) struct rt_g *foreign_self(void) {
+    struct rt_g *g = &thread_g;
+    if (!(g->flags & RT_G_THREAD)) {
+        g->flags = RT_G_THREAD | RT_G_STARTED;
+        g->wait = RT_WAIT_WORD(0, RT_LIVE);
+        g->limit = g->timer_when = g->wait_deadline = INT64_MAX;
+    }
+    return g;
+}
+
+struct rt_g *rt_self(void) {
+    struct rt_m *m = rt_m();
+    return rt_likely(m != NULL) ? m->g : foreign_self();
+}
+
+static void thread_ready(struct rt_g *g) {
+    /* After the store the thread may be gone with its memory: the wake may hit a stale address. */
+    uint32_t *note = &g->thread_note;
+    rt_store_release(note, 1); /* pairs with the acquire in thread_park */
+    rt_sys_futex_wake(note, 1);
+}
+
+static int thread_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline) {
+    uint64_t seq = rt_park_seq(g);
+    rt_store_relaxed(&g->thread_note, 0);
+    rt_store_release(&g->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
+    if (lock)
+        rt_unlock(lock);
+    rt_fence_full(); /* word, then attention: pairs with the canceller's heavy fence */
+    if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
+        rt_claim_soft(g, seq, -ECANCELED))
+        return -ECANCELED;
+    while (rt_load_acquire(&g->thread_note) == 0) { /* pairs with the release in thread_ready */
+        int64_t left = -1;
+        if (deadline != INT64_MAX) {
+            left = deadline - rt_sys_now();
+            if (left <= 0 && rt_claim(g, seq, -ETIMEDOUT))
+                return -ETIMEDOUT;
+            if (left <= 0)
+                left = -1; /* claimed by somebody who will tell us at once */
+        }
+        rt_sys_futex_wait(&g->thread_note, 0, left);
+    }
+    return g->wake_result;
+}
+
+/* ---- park ------------------------------------------------------------------------------------- */
+
+int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
+            enum rt_why why) {
+    g->waiting_for = why;
+    rt_store_relaxed(&g->wait_deadline, deadline);
+    if (rt_unlikely(g->flags & RT_G_THREAD))
+        return thread_park(g, lock, state, deadline);
+    struct rt_m *m = rt_m();
+    rt_gate_enter(m);
+    g->park_lock = lock;
+    g->park_state = (uint8_t)state;
+    g->park_fence = deadline != INT64_MAX;
+    if (g->park_fence) {
+        int err = rt_timer_arm_owner(m->p, g, deadline);
+        if (rt_unlikely(err)) {
+            rt_gate_leave(m);
+            if (lock)
+                rt_unlock(lock);
+            return err;
+        }
+    }
+    rt_bump(&m->p->parks);
+    rt_leave(m, g, g);
+    rt_gate_leave(rt_m());
+    return g->wake_result;
+}
+
+/* The park of old is over before it began; old is ours when a claim succeeds. Between the commit and
+ * here somebody else may have claimed it, so nothing but its word and its attention is looked at. */
+static __attribute__((noinline)) void commit_void(struct rt_m *m, struct rt_g *old, uint64_t seq,
+                                                  enum rt_g_state state, bool fence) {
+    uint32_t attention = rt_load_relaxed(&old->attention);
+    bool mine = false;
+    if (state == RT_WAITING && (attention & RT_ATT_CANCEL))
+        mine = rt_claim_soft(old, seq, -ECANCELED);
+    if (!mine && fence && (attention & RT_ATT_TIMER))
+        mine = rt_timer_missed(m->p, old, seq);
+    if (mine)
+        rt_ready_in(m, old);
+}
+
+void rt_commit(struct rt_m *m, struct rt_g *old) {
+    uint64_t seq = rt_park_seq(old);
+    uint32_t *lock = old->park_lock;
+    enum rt_g_state state = (enum rt_g_state)old->park_state;
+    bool fence = old->park_fence;
+    rt_store_release(&old->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
+    if (lock)
+        rt_unlock(lock);
+    if (fence)
+        rt_fence_full(); /* word, then attention: pairs with the timer's read-modify-writes */
+    else
+        rt_fence_light(); /* the same against a cancel, which pays the heavy fence */
+    if (rt_unlikely(rt_load_relaxed(&old->attention) != 0))
+        commit_void(m, old, seq, state, fence);
+}
+
+/* ---- ready ------------------------------------------------------------------------------------ */
+
+void rt_ready_in(struct rt_m *m, struct rt_g *g) {
+    if (rt_unlikely(g->flags & RT_G_THREAD))
+        thread_ready(g);
+    else if (rt_runq_put_next_owner(m->p, g))
+        rt_idle_wake();
+}
+
+void rt_ready(struct rt_g *g) {
+    struct rt_m *m = rt_enter();
+    if (rt_likely(m != NULL)) {
+        rt_ready_in(m, g);
+        rt_gate_leave(m);
+        return;
+    }
+    if (g->flags & RT_G_THREAD) {
+        thread_ready(g);
+        return;
+    }
+    rt_fetch_add(&rt.foreign, 1); /* g lives until it runs, so the runtime does; then this holds it */
+    struct rt_glist one = {0};
+    rt_glist_push(&one, g);
+    rt_globq_push(&one);
+    rt_idle_wake_foreign();
+    rt_fetch_sub(&rt.foreign, 1);
+}
+
+void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
+    for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;) {
+        if (g->flags & RT_G_THREAD)
+            thread_ready(g);
+        else
+            rt_runq_push_owner(m->p, g);
+    }
+    if (rt_runq_len_any(m->p) > 1)
+        rt_idle_wake();
+}
+
+/* ---- calls that only yield -------------------------------------------------------------------- */
+
+void go_yield(void) {
+    struct rt_m *m = rt_enter();
+    if (!m) {
+        rt_sys_yield();
+        return;
+    }
+    struct rt_g *g = m->g;
+    rt_runq_push_owner(m->p, g); /* nobody sees it before we have left: our gate is closed */
+    rt_leave(m, g, NULL);
+    rt_gate_leave(rt_m());
+}
+
+static __attribute__((noinline)) void slice_over(struct rt_m *m) {
+    if (m->g->nopreempt == 0)
+        go_yield();
+}
+
+void go_checkpoint(void) {
+    struct rt_m *m = rt_m();
+    if (rt_likely(m != NULL) && rt_unlikely(rt_load_relaxed(&m->p->attention) & RT_P_PREEMPT))
+        slice_over(m);
+}
+
+void go_nopreempt_begin(void) {
+    struct rt_m *m = rt_m();
+    if (m && ++m->g->nopreempt == 0)
+        rt_fatal("go_nopreempt_begin: nested too deeply");
+}
+
+void go_nopreempt_end(void) {
+    struct rt_m *m = rt_m();
+    if (m && m->g->nopreempt-- == 0)
+        rt_fatal("go_nopreempt_end: no go_nopreempt_begin before it");
+}

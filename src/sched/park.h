@@ -1,0 +1,74 @@
+/* park.h - how a G waits, and how another makes it ready. This is all that sync, netpoll and task need.
+ *
+ *   waiter                                      waker
+ *   lock the object                             lock the object
+ *   seq = rt_park_seq(self); enqueue a node     take the node {g, seq} off the queue
+ *   r = rt_park(self, &object->lock, ...)       rt_claim(g, seq, result): false -> it was cancelled or
+ *   (the lock is released once parked)            late; its node is off the queue, go on with the next
+ *                                               write into the waiter's frame, if anything
+ *                                               unlock; rt_ready(g)
+ * After rt_park:
+ *   r == what the claimer said; for a claim by rt_claim under the lock the object is not touched again.
+ *   -ECANCELED, -ETIMEDOUT: nobody took the node off, unless a waker did and its claim failed: lock the
+ *   object, and remove the node when it is still linked. */
+#ifndef RT_PARK_H
+#define RT_PARK_H
+
+#include "sched/gate.h"
+#include "sched/sched.h"
+
+#include <errno.h>
+
+/* The sequence number of the park that g is about to make; own G only. */
+static inline uint64_t rt_park_seq(struct rt_g *g) {
+    return RT_WAIT_SEQ(rt_load_relaxed(&g->wait));
+}
+
+/* Park g, the caller's own G, outside the runtime. `lock` (may be NULL) is held by the caller and is
+ * released when g is parked. state: RT_WAITING (cancels claim it) or RT_HARD (they do not). deadline:
+ * absolute, GO_FOREVER for none; with it the result may be -ETIMEDOUT. A cancellable parker passes the
+ * minimum of its own deadline and g->limit. Works for foreign threads, too.
+ * Returns the claimer's result; -ENOMEM when no timer could be armed (not parked, lock released). */
+int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
+            enum rt_why why);
+
+/* Move g from parked to claimed: true once for each park. The caller then owns g. */
+static inline bool rt_claim(struct rt_g *g, uint64_t seq, int result) {
+    uint64_t word = rt_load_relaxed(&g->wait);
+    if (RT_WAIT_SEQ(word) != seq || RT_WAIT_STATE(word) < RT_WAITING ||
+        !rt_cas(&g->wait, &word, RT_WAIT_WORD(seq + 1, RT_LIVE)))
+        return false;
+    g->wake_result = result;
+    return true;
+}
+/* For a canceller: as rt_claim, but never a G that waits HARD. */
+static inline bool rt_claim_soft(struct rt_g *g, uint64_t seq, int result) {
+    uint64_t word = RT_WAIT_WORD(seq, RT_WAITING);
+    if (!rt_cas(&g->wait, &word, RT_WAIT_WORD(seq + 1, RT_LIVE)))
+        return false;
+    g->wake_result = result;
+    return true;
+}
+
+/* Make a claimed G runnable. Any thread, outside the runtime, never parks, touches g no more. */
+void rt_ready(struct rt_g *g);
+/* The same on m's own thread inside the runtime. */
+void rt_ready_in(struct rt_m *m, struct rt_g *g);
+/* A whole batch, with at most one wake; inside the runtime. Empties l. */
+void rt_ready_batch(struct rt_m *m, struct rt_glist *l);
+
+/* What a cancellable call must ask on entry: 0, -ECANCELED or -ETIMEDOUT (which it marks in the scopes
+ * that are late, so that their leave reports it). */
+int rt_cancel_slow(struct rt_g *g);
+static inline int rt_cancel_check(struct rt_g *g) {
+    if (rt_likely(!(rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) && g->limit == INT64_MAX))
+        return 0;
+    return rt_cancel_slow(g);
+}
+
+/* After a cancellable park returned -ECANCELED or -ETIMEDOUT: which of them the caller must report.
+ * own_deadline: the call's own deadline (GO_FOREVER when it has none): its own lateness is -ETIMEDOUT,
+ * the scope's is -ECANCELED then, as the API says. */
+int rt_cancel_result(struct rt_g *g, int park_result, int64_t own_deadline);
+
+#endif

@@ -1,0 +1,270 @@
+/* proc.c - the life of a G on its stack, and the loop in which an M looks for the next one.
+ *
+ * Most switches never come here: a parking G goes straight to the next one of its P (switch.h), and one
+ * that ends hands its stack, still hot, to the next that has not started, which is called on it: no
+ * switch at all. The loop runs when that is not possible: nothing queued, no stack at hand, or somebody
+ * left a bit in p->attention, or RT_PICKS picks have been made. Order of the search:
+ *
+ *   due timers; completions; the global queue, once per visit; runnext; ring; a batch of the global
+ *   queue; timers of others; half of another's ring; sleep in the netpoller or on a futex. */
+#include "sched/proc.h"
+
+#include "base/log.h"
+#include "base/sys.h"
+#include "sched/g.h"
+#include "sched/gate.h"
+#include "sched/globq.h"
+#include "sched/idle.h"
+#include "sched/park.h"
+#include "sched/poller.h"
+#include "sched/runq.h"
+#include "sched/switch.h"
+#include "sched/timer.h"
+
+const struct rt_poller *rt_poller;
+const char *rt_poller_why;
+
+static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
+enum { GLOBQ_BATCH = 128 };
+
+/* ---- the life of a G -------------------------------------------------------------------------- */
+
+void rt_g_over(struct rt_m *m, struct rt_g *g) {
+    if (rt_unlikely(g->scope != NULL))
+        rt_fatal("a green thread (id %llu) ended inside a scope", (unsigned long long)g->id);
+    if (rt_unlikely(rt_load_relaxed(&g->timer_when) != INT64_MAX))
+        rt_timer_forget(g);
+    rt_bump(&m->p->ended);
+}
+
+void rt_g_end(struct rt_m *m, struct rt_g *g) {
+    rt_g_over(m, g);
+    if (g->flags & RT_G_TASK) {
+        rt_task_ended(m, g);
+        return;
+    }
+    /* Seq + 1: claims of waits that are long over must fail on the next one that uses this struct. */
+    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD));
+    rt_g_free_owner(m->p, g);
+}
+
+static inline void call(struct rt_g *g) {
+    if (g->flags & RT_G_TASK)
+        g->result = ((void *(*)(void *))g->fn)(g->arg);
+    else
+        ((void (*)(void *))g->fn)(g->arg);
+}
+
+#if RT_ASAN || RT_TSAN
+
+/* The first frame of every stack. Between two Gs it waits in its own context. */
+void rt_g_main(void *carry) {
+    for (;;) {
+        struct rt_m *m = rt_m();
+        struct rt_g *g = m->g;
+        rt_san_arrive(g->san);
+        if (carry)
+            rt_commit(m, carry);
+        rt_gate_leave(m);
+        call(g);
+        m = rt_enter();
+        g = m->g;
+        struct rt_stack *stack = g->stack;
+        m->dead = g;
+        m->g = NULL;
+        rt_san_leave(&stack->san, &m->san);
+        carry = rt_arch_switch(&stack->ctx, &m->ctx, NULL);
+    }
+}
+
+#else
+
+/* The first frame of every stack: runs its G, then each unstarted one that is next in line. */
+void rt_g_main(void *carry) {
+    struct rt_m *m = rt_m();
+    struct rt_g *g = m->g;
+    struct rt_stack *stack = g->stack;
+    if (carry)
+        rt_commit(m, carry);
+    for (;;) {
+        rt_gate_leave(m);
+        call(g);
+        m = rt_enter();
+        rt_g_end(m, m->g);
+        struct rt_g *next = rt_runq_pick_owner(m->p);
+        if (next && !(next->flags & RT_G_STARTED) && next->stack_class == stack->size_class) {
+            next->stack = stack;
+            next->flags |= RT_G_STARTED;
+            m->g = g = next;
+            continue;
+        }
+        /* Nobody takes the stack from this P before we have left it: our gate is closed. A stack of
+         * another class goes to a shared depot, so the loop must put it there. */
+        bool odd = stack->size_class != rt.stack_class;
+        if (odd)
+            m->odd_stack = stack;
+        else
+            rt_stack_push_owner(m->p, stack);
+        if (next && !odd && (next->flags & RT_G_STARTED)) {
+            m->g = next;
+            rt_arch_jump(&next->ctx, NULL);
+        }
+        m->g = NULL;
+        m->pending = next;
+        rt_arch_jump(&m->ctx, NULL);
+    }
+}
+
+#endif
+
+/* ---- the loop --------------------------------------------------------------------------------- */
+
+/* A context has come back to the loop: end what could not be ended on its own stack. */
+static void clean_up_after(struct rt_m *m) {
+    struct rt_g *g = m->dead;
+    if (g) {
+        struct rt_stack *s = g->stack;
+        m->dead = NULL;
+        rt_g_end(m, g);
+        rt_stack_put(s);
+    }
+    if (m->odd_stack) {
+        rt_stack_put(m->odd_stack);
+        m->odd_stack = NULL;
+    }
+}
+
+static struct rt_stack *stack_for(struct rt_m *m, struct rt_g *g) {
+    if (g->stack_class != rt.stack_class)
+        return g->stack; /* bound by the spawn */
+    struct rt_stack *s = rt_stack_pop_owner(m->p);
+    return s ? s : rt_stack_get_owner(m->p);
+}
+
+static uint64_t next_random(struct rt_p *p) { /* xorshift64*, S. Vigna 2016 */
+    p->rng ^= p->rng >> 12;
+    p->rng ^= p->rng << 25;
+    p->rng ^= p->rng >> 27;
+    return p->rng * UINT64_C(0x2545F4914F6CDD1D);
+}
+
+static uint32_t coprime_step(uint64_t r) {
+    uint32_t step = (uint32_t)(r % rt.procs) + 1;
+    for (;; step++) {
+        uint32_t a = rt.procs, b = step;
+        while (b) {
+            uint32_t t = a % b;
+            a = b;
+            b = t;
+        }
+        if (a == 1)
+            return step;
+    }
+}
+
+static struct rt_g *steal(struct rt_m *m) {
+    struct rt_p *p = m->p;
+    uint64_t r = next_random(p);
+    uint32_t at = (uint32_t)(r >> 32) % rt.procs, step = coprime_step(r & 0xffffffff);
+    int64_t earliest = rt_timer_earliest_any();
+    int64_t now = earliest != INT64_MAX ? rt_sys_now() : 0;
+    for (uint32_t i = 0; i < rt.procs; i++, at = (at + step) % rt.procs) {
+        struct rt_p *victim = &rt.ps[at];
+        if (victim == p)
+            continue;
+        if (earliest <= now && rt_load_relaxed(&victim->timer_when) <= now) {
+            struct rt_glist ready = {0};
+            rt_timer_run(p, victim, now, &ready);
+            struct rt_g *g = rt_glist_pop(&ready);
+            rt_ready_batch(m, &ready);
+            if (g)
+                return g;
+        }
+        if (rt_runq_stealable_any(victim)) {
+            struct rt_g *g = rt_runq_steal(p, victim);
+            if (g)
+                return g;
+        }
+    }
+    return NULL;
+}
+
+/* What is due apart from the own queue; then a G of the global queue, if there is one. */
+static struct rt_g *look_around(struct rt_m *m) {
+    struct rt_p *p = m->p;
+    uint32_t attention = rt_load_relaxed(&p->attention);
+    if (attention & ~(uint32_t)RT_P_STOP)
+        attention = rt_fetch_and(&p->attention, RT_P_STOP);
+    if ((attention & RT_P_PREEMPT) && p->runnext) {
+        struct rt_g *g = p->runnext;
+        rt_store_relaxed(&p->runnext, NULL);
+        rt_runq_push_owner(p, g);
+    }
+    p->budget = RT_PICKS;
+    struct rt_glist ready = {0};
+    if (p->ntimers) {
+        int64_t now = rt_sys_now();
+        if (p->timer_when <= now)
+            rt_timer_run(p, p, now, &ready);
+    }
+    if (rt_poller && rt_poller->pending(m)) {
+        rt_bump(&p->polls);
+        rt_poller->poll(m, false, &ready);
+    }
+    if (ready.n)
+        rt_ready_batch(m, &ready);
+    return rt_globq_take(p, 1);
+}
+
+/* The next G to run; NULL when the worker shall end. */
+static struct rt_g *find_runnable(struct rt_m *m) {
+    struct rt_p *p = m->p;
+    struct rt_g *g = m->pending;
+    m->pending = NULL;
+    while (!g) {
+        if (rt_load_relaxed(&p->attention) & RT_P_STOP)
+            return NULL;
+        g = look_around(m);
+        if (!g)
+            g = rt_runq_pop_owner(p);
+        if (!g)
+            g = rt_globq_take(p, GLOBQ_BATCH);
+        if (!g && rt.procs > 1 && rt_idle_begin_search(m))
+            g = steal(m);
+        if (!g) {
+            struct rt_glist ready = {0};
+            rt_idle_sleep(m, &ready);
+            rt_bump(&p->polls);
+            rt_ready_batch(m, &ready);
+        }
+    }
+    rt_idle_found(m);
+    return g;
+}
+
+void rt_proc_run(struct rt_m *m) {
+    rt_gate_enter(m);
+    for (struct rt_g *g; (g = find_runnable(m)) != NULL;) {
+        if (!(g->flags & RT_G_STARTED)) {
+            struct rt_stack *s = stack_for(m, g);
+            if (!s) { /* the kernel has no memory for a guard right now: later */
+                struct rt_glist later = {0};
+                rt_glist_push(&later, g);
+                rt_globq_push(&later);
+                rt_gate_leave(m);
+                rt_sys_nap(NO_STACK_NAP_NS);
+                rt_gate_enter(m);
+                continue;
+            }
+            rt_bind(g, s);
+        }
+        m->g = g;
+        rt_san_leave(&m->san, g->san);
+        struct rt_g *old = rt_arch_switch(&m->ctx, &g->ctx, NULL);
+        rt_san_arrive(&m->san);
+        if (old)
+            rt_commit(m, old);
+        clean_up_after(m);
+    }
+    rt_gate_leave(m);
+}

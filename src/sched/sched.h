@@ -1,0 +1,247 @@
+/* sched.h - the shared structs of the scheduler, and who may touch what.
+ *
+ * Words: G green thread (struct rt_g); M worker OS thread (struct rt_m); P processor, the right to run
+ * Gs, with its queue, timers and caches (struct rt_p). Foreign: a thread that is no M. Park: a G gives
+ * up its M until something makes it ready.
+ *
+ * OWNERSHIP OF A P. Everything in struct rt_p that is not marked otherwise belongs to the M that holds
+ * the P *while that M is inside the runtime* (m->in_rt != 0). Everybody else must pass the gate of that
+ * M first (gate.h): then the M is outside and stays outside. So the owner's queue operations are
+ * plain loads and stores: no locked instruction, no release and acquire; the rare thief pays.
+ *
+ * THE LIFE OF A WAIT. A G has one wait word: a sequence number and a state.
+ *   DEAD      on a free list. Whoever allocates it owns it.
+ *   LIVE      in a run queue, or running. A queued G belongs to its queue, a running one to itself.
+ *   WAITING   parked, its registers saved; whoever moves the word to LIVE by CAS with the right
+ *             sequence (rt_claim) owns the G and must make it ready. Nobody else may.
+ *   HARD      as WAITING, but cancels do not claim it (locks).
+ * The word becomes WAITING on the *next* context, after the registers are saved (rt_commit), and the
+ * lock of the object that the G waits on is released after that: a waker that holds the lock
+ * therefore never sees a half-parked G. Who has no such lock (timers, cancels) leaves a bit in
+ * g->attention before it looks at the word, and the commit looks at g->attention after it has set the
+ * word: one of the two sees the other. struct rt_g memory is never unmapped while the runtime runs,
+ * so a late claim with a stale sequence just fails. */
+#ifndef RT_SCHED_H
+#define RT_SCHED_H
+
+#include "arch/arch.h"
+#include "base/atomic.h"
+#include "base/list.h"
+#include "base/san.h"
+
+#include <gort/scope.h>
+#include <gort/task.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    RT_RING = 256,         /* slots of a P's run queue; a power of two */
+    RT_MAX_PROCS = 1024,
+    RT_PICKS = 61,         /* picks between looks at the global queue, the clock and the netpoller */
+    RT_STACK_MIN_SHIFT = 14,
+    RT_STACK_CLASSES = 10, /* 16 KiB .. 8 MiB */
+};
+static const int64_t RT_SLICE_NS = 10 * 1000 * 1000;
+
+/* ---- G ---------------------------------------------------------------------------------------- */
+
+enum rt_g_state { RT_DEAD = 0, RT_LIVE = 1, RT_WAITING = 2, RT_HARD = 3 };
+#define RT_WAIT_WORD(seq, state) ((uint64_t)(seq) << 2 | (state))
+#define RT_WAIT_STATE(word)      ((enum rt_g_state)((word) & 3))
+#define RT_WAIT_SEQ(word)        ((word) >> 2)
+
+/* g->attention: bits that others leave; the parking G and its commit look at them. */
+enum {
+    RT_ATT_SCOPE = 1, /* some scope in the chain is cancelled */
+    RT_ATT_TASK = 2,  /* the whole G is cancelled (go_task_cancel); stays */
+    RT_ATT_STOP = 4,  /* the runtime stops; stays */
+    RT_ATT_TIMER = 8, /* a timer fired while the G was not (yet) parked */
+    RT_ATT_CANCEL = RT_ATT_SCOPE | RT_ATT_TASK | RT_ATT_STOP,
+};
+
+/* g->flags: constant after the spawn, unless said. */
+enum {
+    RT_G_TASK = 1,    /* somebody will join it */
+    RT_G_THREAD = 2,  /* stands for a foreign thread */
+    RT_G_STARTED = 4, /* has a context to switch to; owner only */
+};
+
+struct rt_stack;
+
+struct rt_g {
+    /* Line 0: what a park, a wake and a pick touch. */
+    struct rt_ctx ctx;      /* valid while parked or queued, once started */
+    uint64_t wait;          /* the wait word, see above */
+    uint32_t *park_lock;    /* released by the commit; owner */
+    struct rt_g *next;      /* link of the global queue, free lists and batches: whoever holds the list */
+    uint32_t attention;     /* any thread sets bits */
+    uint32_t flags;
+    int32_t wake_result;    /* what the claimer says: 0 or -errno */
+    uint32_t park_fence;    /* the commit needs a full fence (a timer is armed); owner */
+    /* Line 1: what a spawn fills in. */
+    void *fn;               /* void (*)(void *), or void *(*)(void *) for a task */
+    void *arg;
+    uint64_t id;
+    struct rt_stack *stack; /* bound at the first run; NULL for a thread and on a borrowed stack */
+    go_scope *scope;        /* innermost; owner */
+    int64_t limit;          /* earliest deadline of the chain; owner */
+    const char *name;
+    uint8_t stack_class;
+    uint8_t nopreempt;      /* saturates at 255: nests; owner */
+    uint8_t joining;        /* runs a task on its own stack: go_task_join; owner */
+    uint8_t park_state;     /* RT_WAITING or RT_HARD: what the commit writes; owner */
+    uint32_t waiting_for;   /* enum rt_why, for dumps */
+    /* Line 2: tasks, timers. */
+    void *result;
+    struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
+    uint64_t joiner_seq;
+    uint32_t task_lock;
+    uint32_t task_done;     /* under task_lock */
+    int64_t timer_when;     /* when the live timer entry fires; INT64_MAX: none */
+    int64_t wait_deadline;  /* of the current park; read by the timer */
+    uint32_t timer_gen;     /* entries of another generation are dead */
+    uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
+    struct rt_san *san;     /* of its stack, in sanitizer builds */
+} __attribute__((aligned(RT_CACHE_LINE)));
+
+enum rt_why {
+    RT_WHY_NONE, RT_WHY_CHAN_SEND, RT_WHY_CHAN_RECV, RT_WHY_MUTEX, RT_WHY_WAITGROUP, RT_WHY_JOIN,
+    RT_WHY_SLEEP, RT_WHY_IO_READ, RT_WHY_IO_WRITE, RT_WHY_SELECT, RT_WHY_OTHER
+};
+
+/* A batch of Gs, in order, linked through g->next. */
+struct rt_glist {
+    struct rt_g *head, *tail;
+    size_t n;
+};
+
+static inline void rt_glist_push(struct rt_glist *l, struct rt_g *g) {
+    g->next = NULL;
+    if (l->tail)
+        l->tail->next = g;
+    else
+        l->head = g;
+    l->tail = g;
+    l->n++;
+}
+static inline struct rt_g *rt_glist_pop(struct rt_glist *l) {
+    struct rt_g *g = l->head;
+    if (g) {
+        l->head = g->next;
+        if (!l->head)
+            l->tail = NULL;
+        l->n--;
+    }
+    return g;
+}
+
+/* ---- P ---------------------------------------------------------------------------------------- */
+
+/* p->attention: bits that others leave; any of them makes the next pick go to the scheduler loop. */
+enum {
+    RT_P_PREEMPT = 1, /* the slice is over */
+    RT_P_LOOK = 2,    /* timers, completions or the global queue want a look */
+    RT_P_STOP = 4,    /* the worker shall end once it is out of work */
+};
+
+struct rt_timer {
+    int64_t when;
+    struct rt_g *g;
+    uint32_t gen;
+};
+
+struct rt_p {
+    /* Line 0: the pick. */
+    struct rt_g *runnext;   /* runs next and inherits the slice */
+    uint32_t head, tail;    /* of ring; free running. Also read, relaxed, by searchers */
+    uint32_t budget;        /* picks left before a look around */
+    uint32_t attention;     /* any thread sets bits; on the line that the pick reads anyway */
+    uint32_t ticks;         /* slices begun; read by sysmon */
+    uint32_t stale;         /* sysmon: ticks at which runnext was seen to wait long; 0 = never */
+    struct rt_stack *stacks; /* bound and free, of the default class */
+    uint32_t nstacks;
+    uint32_t ngfree;
+    struct rt_g *gfree;
+    /* Line 1 */
+    uint64_t id_next, id_end;
+    struct rt_timer *timers; /* 4-ary heap by when */
+    uint32_t ntimers, cap_timers;
+    int64_t timer_when;     /* of timers[0], INT64_MAX when none; owner writes, all read */
+    uint64_t rng;
+    struct rt_m *m;         /* who holds it; changes only while that M is outside or it is idle */
+    uint32_t index;
+    uint32_t timers_dead;   /* relaxed, any thread */
+    /* Counters, written by the owner, read by anybody. */
+    uint64_t spawned, ended, parks, steals, polls;
+    struct rt_g *ring[RT_RING];
+} __attribute__((aligned(RT_CACHE_LINE)));
+
+/* ---- M ---------------------------------------------------------------------------------------- */
+
+struct rt_m {
+    uint32_t in_rt;         /* inside the runtime; own thread writes, see gate.h */
+    uint32_t gate;          /* 1: somebody else is at this M's P */
+    struct rt_p *p;
+    struct rt_g *g;         /* running now; NULL in the scheduler loop; own thread */
+    struct rt_g *pending;   /* picked, but its stack must be bound by the scheduler loop; own thread */
+    struct rt_g *dead;      /* ended; the scheduler loop frees it (sanitizer builds); own thread */
+    struct rt_stack *odd_stack; /* of an ended G, to be put back by the scheduler loop; own thread */
+    struct rt_ctx ctx;      /* the scheduler loop */
+    struct rt_san san;
+    void *poller;           /* the engine's part, made by m_start */
+    uint32_t index;
+    uint32_t searching;     /* counted in rt_idle; own thread */
+    uint32_t sleep __attribute__((aligned(RT_CACHE_LINE))); /* enum rt_sleep_mode; see idle.c */
+    uint32_t note;          /* what RT_SLEEP_FUTEX sleeps on */
+    pthread_t thread;
+    uint64_t wakes;         /* threads woken by this one; own thread writes */
+    int64_t alt_stack_bytes;
+    void *alt_stack;
+} __attribute__((aligned(RT_CACHE_LINE)));
+
+/* ---- the runtime ------------------------------------------------------------------------------ */
+
+enum rt_run_state { RT_STOPPED = 0, RT_STARTING, RT_RUNNING, RT_STOPPING, RT_FORKED };
+
+struct rt_sched {
+    uint32_t state;         /* enum rt_run_state */
+    uint32_t foreign;       /* foreign threads inside; stop waits for 0 */
+    uint32_t start_lock;    /* futex lock: go_start, go_stop */
+    uint32_t procs;
+    struct rt_p *ps;        /* procs of them */
+    struct rt_m *ms;        /* as many; ms[i] holds ps[i] */
+    uint8_t stack_class;    /* the default */
+    size_t max_tasks;
+    unsigned flags;
+    uint64_t foreign_spawned; /* by threads without a P */
+    bool watch_deadlock;    /* go_run */
+    uint32_t deadlocked;
+};
+
+extern struct rt_sched rt;
+
+/* This thread's M; NULL on a foreign thread. The compiler must not keep it across a park, hence the
+ * assembly: every call reads it again. */
+extern __thread struct rt_m *rt_tls_m __attribute__((tls_model("initial-exec")));
+
+static inline __attribute__((always_inline)) struct rt_m *rt_m(void) {
+    struct rt_m *m;
+#if defined(__x86_64__)
+    __asm__ __volatile__("movq rt_tls_m@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(m));
+#else
+    void *tp;
+    __asm__ __volatile__("mrs %1, tpidr_el0\n\t"
+                         "adrp %0, :gottprel:rt_tls_m\n\t"
+                         "ldr %0, [%0, :gottprel_lo12:rt_tls_m]\n\t"
+                         "ldr %0, [%1, %0]"
+                         : "=&r"(m), "=&r"(tp));
+#endif
+    return m;
+}
+
+/* The G of this thread: the running green thread, or the one that stands for a foreign thread. Never
+ * NULL. Not on the scheduler stack. */
+struct rt_g *rt_self(void);
+
+#endif

@@ -1,0 +1,449 @@
+/* start.c - boot and stop.
+ *
+ * Promise: after a failed go_start nothing is left, after go_stop returned 0 no thread, descriptor or
+ * mapping is left, and both may be done again and again.
+ *
+ * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED; a forked child is FORKED for ever.
+ * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is claimed if
+ * it is parked, again and again, because some were just on their way; (3) all have ended; (4) foreign
+ * threads have left; (5) the Ms are told, woken and joined; (6) memory is freed. A stop whose
+ * grace is over leaves after (2), and the next go_stop goes on there. */
+#include "sched/start.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "sched/env.h"
+#include "sched/g.h"
+#include "sched/idle.h"
+#include "sched/park.h"
+#include "sched/poller.h"
+#include "sched/proc.h"
+#include "sched/spawn.h"
+#include "sched/stack.h"
+#include "sched/sysmon.h"
+#include "sched/timer.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ALT_STACK_BYTES = 64 * 1024 };
+static const size_t DEFAULT_STACK = 256 * 1024;
+static const int64_t STOP_NAP_MIN_NS = 20 * 1000, STOP_NAP_MAX_NS = 1000 * 1000;
+
+struct rt_sched rt;
+__thread struct rt_m *rt_tls_m __attribute__((tls_model("initial-exec")));
+
+static struct {
+    uint32_t note;      /* woken by each worker that is up, or not */
+    uint32_t up;        /* workers that have reported */
+    int err;            /* of the first that failed; under lock */
+    uint32_t lock;
+    uint32_t go;        /* futex word: 1 run, 2 end at once */
+} boot;
+
+static uint32_t stopper; /* 1 while a thread is in go_stop */
+
+static struct {
+    uint32_t done;      /* futex word: the first green thread has ended, or a deadlock was found */
+    void (*fn)(void *);
+    void *arg;
+} run;
+
+/* ---- who may come in -------------------------------------------------------------------------- */
+
+int rt_not_running(void) {
+    return rt_load_relaxed(&rt.state) == RT_STOPPING ? -ESHUTDOWN : -ENXIO;
+}
+
+int rt_foreign_enter(void) {
+    rt_fetch_add(&rt.foreign, 1); /* then the state: the stop changes it, then waits for 0 */
+    if (rt_load_seq_cst(&rt.state) == RT_RUNNING)
+        return 0;
+    int err = rt_not_running();
+    rt_foreign_leave();
+    return err;
+}
+
+void rt_foreign_leave(void) {
+    rt_fetch_sub(&rt.foreign, 1);
+}
+
+/* ---- workers ---------------------------------------------------------------------------------- */
+
+static void set_alt_stack(void *base) {
+    stack_t ss = {.ss_sp = base, .ss_size = ALT_STACK_BYTES, .ss_flags = base ? 0 : SS_DISABLE};
+    sigaltstack(&ss, NULL);
+}
+
+static void *worker_main(void *arg) {
+    struct rt_m *m = arg;
+    set_alt_stack(m->alt_stack);
+    pthread_attr_t attr;
+    void *low = NULL;
+    size_t bytes = 0;
+    if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+        pthread_attr_getstack(&attr, &low, &bytes);
+        pthread_attr_destroy(&attr);
+    }
+    rt_san_init_thread(&m->san, low, bytes);
+    rt_tls_m = m;
+    int err = rt_poller && rt_poller->m_start ? rt_poller->m_start(m) : 0;
+    bool up = err == 0;
+    rt_lock(&boot.lock);
+    if (err && !boot.err)
+        boot.err = err;
+    boot.up++;
+    rt_unlock(&boot.lock);
+    rt_note_wake(&boot.note);
+    while (rt_load_acquire(&boot.go) == 0) /* pairs with the release in release_workers */
+        rt_sys_futex_wait(&boot.go, 0, -1);
+    if (rt_load_relaxed(&boot.go) == 1)
+        rt_proc_run(m);
+    if (up && rt_poller && rt_poller->m_stop)
+        rt_poller->m_stop(m);
+    set_alt_stack(NULL);
+    rt_tls_m = NULL;
+    return NULL;
+}
+
+static void release_workers(uint32_t how) {
+    rt_store_release(&boot.go, how);
+    rt_sys_futex_wake(&boot.go, INT32_MAX);
+}
+
+static uint32_t workers_up(void) {
+    rt_lock(&boot.lock);
+    uint32_t n = boot.up;
+    rt_unlock(&boot.lock);
+    return n;
+}
+
+/* Start `procs` workers, parked before their loop. On an error those that came up are ended again. */
+static int start_workers(void) {
+    boot.note = boot.up = boot.go = 0;
+    boot.err = 0;
+    uint32_t started = 0;
+    int err = 0;
+    for (; err == 0 && started < rt.procs; started += err == 0) {
+        char name[16];
+        snprintf(name, sizeof name, "gort-%u", started);
+        err = rt_sys_thread(&rt.ms[started].thread, worker_main, &rt.ms[started], name);
+    }
+    while (workers_up() < started)
+        rt_note_wait(&boot.note, -1);
+    if (err == 0)
+        err = boot.err;
+    if (err) {
+        release_workers(2);
+        for (uint32_t i = 0; i < started; i++)
+            pthread_join(rt.ms[i].thread, NULL);
+    }
+    return err;
+}
+
+/* ---- boot ------------------------------------------------------------------------------------- */
+
+static void free_all(void) {
+    for (uint32_t i = 0; rt.ps && i < rt.procs; i++)
+        rt_sys_free(rt.ps[i].timers);
+    for (uint32_t i = 0; rt.ms && i < rt.procs; i++)
+        if (rt.ms[i].alt_stack)
+            rt_sys_unmap(rt.ms[i].alt_stack, ALT_STACK_BYTES);
+    rt_sys_free(rt.ps);
+    rt_sys_free(rt.ms);
+    rt.ps = NULL;
+    rt.ms = NULL;
+    rt_g_stop();
+    rt_stack_stop();
+}
+
+static int make_ps_and_ms(void) {
+    rt.ps = rt_sys_alloc_aligned(rt.procs * sizeof *rt.ps, RT_CACHE_LINE);
+    rt.ms = rt_sys_alloc_aligned(rt.procs * sizeof *rt.ms, RT_CACHE_LINE);
+    if (!rt.ps || !rt.ms)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        struct rt_p *p = &rt.ps[i];
+        struct rt_m *m = &rt.ms[i];
+        p->index = m->index = i;
+        p->m = m;
+        m->p = p;
+        p->budget = RT_PICKS;
+        p->timer_when = INT64_MAX;
+        p->rng = rt_sys_random() | 1;
+        m->alt_stack = rt_sys_map(ALT_STACK_BYTES);
+        if (!m->alt_stack)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int settings(const struct go_options *opt, const struct rt_env *env, const char **netpoll) {
+    static const struct go_options defaults = GO_OPTIONS_INIT;
+    if (!opt)
+        opt = &defaults;
+    if (opt->size < sizeof *opt || opt->procs > RT_MAX_PROCS || (opt->flags & ~GO_STRICT))
+        return -EINVAL;
+    rt.procs = opt->procs ? opt->procs : env->procs ? env->procs : rt_sys_cpus();
+    if (rt.procs > RT_MAX_PROCS)
+        rt.procs = RT_MAX_PROCS;
+    if (opt->max_threads && opt->max_threads < rt.procs + 1)
+        return -EINVAL;
+    size_t stack = opt->stack_size ? opt->stack_size : env->stack ? env->stack : DEFAULT_STACK;
+    int size_class = rt_stack_class(stack);
+    if (size_class < 0)
+        return size_class;
+    rt.stack_class = (uint8_t)size_class;
+    rt.max_tasks = opt->max_tasks ? opt->max_tasks : SIZE_MAX;
+    rt.flags = opt->flags;
+    *netpoll = opt->netpoll ? opt->netpoll : env->netpoll ? env->netpoll : "auto";
+    return 0;
+}
+
+/* Netpoller and workers. With "auto", an engine that cannot be set up on some worker is replaced. */
+static int start_engine(const char *netpoll) {
+    int err = rt_poller_start(netpoll, rt.procs);
+    if (err)
+        return err;
+    err = start_workers();
+    if (err == 0)
+        return 0;
+    bool retry = !strcmp(netpoll, "auto") && rt_poller && strcmp(rt_poller->name, "epoll") != 0 &&
+                 err != -EAGAIN;
+    rt_poller_stop();
+    if (!retry)
+        return err;
+    err = rt_poller_start("epoll", rt.procs);
+    if (err)
+        return err;
+    rt_poller_why = "io_uring failed on a worker";
+    err = start_workers();
+    if (err)
+        rt_poller_stop();
+    return err;
+}
+
+static void end_workers(void) {
+    for (uint32_t i = 0; i < rt.procs; i++)
+        rt_fetch_or(&rt.ps[i].attention, RT_P_STOP);
+    rt_fence_heavy(); /* a worker on its way to sleep looks at its attention after its own fence */
+    release_workers(1);
+    rt_idle_wake_all();
+    for (uint32_t i = 0; i < rt.procs; i++)
+        pthread_join(rt.ms[i].thread, NULL);
+}
+
+static void fork_child(void) {
+    rt_tls_m = NULL;
+    rt_store_relaxed(&rt.state, RT_FORKED);
+}
+
+static int start(const struct go_options *opt, const struct rt_env *env, bool watch_deadlock) {
+    uint32_t state = RT_STOPPED;
+    if (rt_tls_m || !rt_cas(&rt.state, &state, RT_STARTING))
+        return state == RT_FORKED ? -ENXIO : -EALREADY;
+    static bool once;
+    if (!once) {
+        once = true;
+        rt_asymmetric = rt_sys_membarrier_register();
+        pthread_atfork(NULL, NULL, fork_child);
+    }
+    const char *netpoll;
+    int err = settings(opt, env, &netpoll);
+    if (err) {
+        rt_store_release(&rt.state, RT_STOPPED);
+        return err;
+    }
+    rt.watch_deadlock = watch_deadlock;
+    rt.deadlocked = 0;
+    rt.foreign_spawned = 0;
+    rt_idle_start();
+    rt_g_start(rt.max_tasks);
+    err = rt_stack_start(rt.procs, rt.stack_class);
+    if (err == 0)
+        err = make_ps_and_ms();
+    if (err == 0)
+        err = start_engine(netpoll);
+    if (err == 0) {
+        err = rt_sysmon_start();
+        if (err) {
+            release_workers(2);
+            for (uint32_t i = 0; i < rt.procs; i++)
+                pthread_join(rt.ms[i].thread, NULL);
+            rt_poller_stop();
+        }
+    }
+    if (err) {
+        free_all();
+        rt_store_release(&rt.state, RT_STOPPED);
+        return err;
+    }
+    rt_store_seq_cst(&rt.state, RT_RUNNING);
+    release_workers(1);
+    return 0;
+}
+
+int go_start(const struct go_options *opt) {
+    struct rt_env env;
+    rt_env_read(&env);
+    return start(opt, &env, false);
+}
+
+/* ---- stop ------------------------------------------------------------------------------------- */
+
+/* Green threads that have not ended. When it says 0 after spawns have ceased it is right: what has ended
+ * is read first, so a G cannot be seen ended and not spawned. */
+static uint64_t live(void) {
+    uint64_t ended = 0, spawned = 0;
+    for (uint32_t i = 0; i < rt.procs; i++)
+        ended += rt_load_acquire(&rt.ps[i].ended);
+    for (uint32_t i = 0; i < rt.procs; i++)
+        spawned += rt_load_acquire(&rt.ps[i].spawned);
+    return spawned + rt_load_acquire(&rt.foreign_spawned) - ended;
+}
+
+static bool mark_stopping(struct rt_g *g, void *arg) {
+    (void)arg;
+    if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_DEAD)
+        rt_fetch_or(&g->attention, RT_ATT_STOP);
+    return true;
+}
+
+static bool wake_stopping(struct rt_g *g, void *arg) {
+    (void)arg;
+    uint64_t word = rt_load_acquire(&g->wait);
+    if (RT_WAIT_STATE(word) == RT_WAITING && rt_claim_soft(g, RT_WAIT_SEQ(word), -ECANCELED))
+        rt_ready(g);
+    return true;
+}
+
+static const char *why_text(uint32_t why) {
+    static const char *const text[] = {
+        [RT_WHY_NONE] = "running or runnable", [RT_WHY_CHAN_SEND] = "channel send",
+        [RT_WHY_CHAN_RECV] = "channel receive", [RT_WHY_MUTEX] = "mutex lock",
+        [RT_WHY_WAITGROUP] = "waitgroup wait",  [RT_WHY_JOIN] = "task join",
+        [RT_WHY_SLEEP] = "sleep",               [RT_WHY_IO_READ] = "I/O: readable",
+        [RT_WHY_IO_WRITE] = "I/O: writable",    [RT_WHY_SELECT] = "select",
+        [RT_WHY_OTHER] = "parked"};
+    return why < sizeof text / sizeof *text ? text[why] : "?";
+}
+
+static bool name_one(struct rt_g *g, void *arg) {
+    unsigned *left = arg;
+    uint64_t word = rt_load_acquire(&g->wait);
+    if (RT_WAIT_STATE(word) == RT_DEAD)
+        return true;
+    uint32_t why = RT_WAIT_STATE(word) >= RT_WAITING ? g->waiting_for : RT_WHY_NONE;
+    rt_log("  green thread %llu%s%s: %s", (unsigned long long)g->id, g->name ? " " : "",
+           g->name ? g->name : "", why_text(why));
+    return --*left != 0;
+}
+
+static void name_all(void) {
+    unsigned left = 100;
+    rt_g_each(name_one, &left);
+    if (left == 0)
+        rt_log("  ... (%llu in all)", (unsigned long long)live());
+}
+
+/* Steps (2) and (3). */
+static bool cancel_all_until(int64_t deadline) {
+    int64_t nap = STOP_NAP_MIN_NS;
+    while (live() != 0) {
+        rt_g_each(mark_stopping, NULL);
+        rt_fence_heavy(); /* attention, then the word: pairs with the light fence in rt_commit */
+        rt_g_each(wake_stopping, NULL);
+        if (live() == 0)
+            break;
+        if (rt_sys_now() >= deadline)
+            return false;
+        rt_sys_nap(nap);
+        nap = nap * 2 < STOP_NAP_MAX_NS ? nap * 2 : STOP_NAP_MAX_NS;
+    }
+    return true;
+}
+
+static int stop(int64_t grace_ns) {
+    int64_t now = rt_sys_now(), deadline;
+    if (__builtin_add_overflow(now, grace_ns, &deadline))
+        deadline = grace_ns > 0 ? INT64_MAX : now;
+    if (!cancel_all_until(deadline)) {
+        rt_log("stop: these have not ended:");
+        name_all();
+        return -ETIMEDOUT;
+    }
+    while (rt_load_seq_cst(&rt.foreign) != 0) { /* some may be parked on descriptors */
+        rt_poller_evict();
+        rt_sys_nap(STOP_NAP_MIN_NS);
+    }
+    end_workers();
+    rt_sysmon_stop();
+    rt_poller_stop();
+    while (rt_load_seq_cst(&rt.foreign) != 0)
+        rt_sys_nap(STOP_NAP_MIN_NS);
+    free_all();
+    return 0;
+}
+
+int go_stop(int64_t grace_ns) {
+    if (rt_m())
+        return -EDEADLK;
+    uint32_t idle = 0;
+    if (!rt_cas(&stopper, &idle, 1))
+        return -EALREADY;
+    uint32_t state = RT_RUNNING;
+    int err = 0;
+    if (!rt_cas(&rt.state, &state, RT_STOPPING) && state != RT_STOPPING)
+        err = -ENXIO;
+    if (err == 0)
+        err = stop(grace_ns);
+    if (err == 0)
+        rt_store_seq_cst(&rt.state, RT_STOPPED);
+    rt_store_seq_cst(&stopper, 0);
+    return err;
+}
+
+/* ---- go_run ----------------------------------------------------------------------------------- */
+
+static void run_done(void) {
+    rt_store_release(&run.done, 1);
+    rt_sys_futex_wake(&run.done, 1);
+}
+
+static void run_first(void *arg) {
+    (void)arg;
+    run.fn(run.arg);
+    run_done();
+}
+
+void rt_start_deadlock(void) {
+    if (rt_load_acquire(&run.done) == 0 && live() != 0 && rt_exchange(&rt.deadlocked, 1) == 0)
+        run_done();
+}
+
+int go_run(void (*fn)(void *), void *arg) {
+    if (!fn)
+        return -EINVAL;
+    struct rt_env env;
+    rt_env_read(&env);
+    int err = start(NULL, &env, true);
+    if (err)
+        return err;
+    run.fn = fn;
+    run.arg = arg;
+    rt_store_relaxed(&run.done, 0);
+    struct rt_g *g;
+    static const struct go_spawn_options name = {sizeof name, "go_run", 0};
+    err = rt_spawn(&name, (void *)run_first, NULL, 0, &g);
+    while (err == 0 && rt_load_acquire(&run.done) == 0) /* pairs with the release in run_done */
+        rt_sys_futex_wait(&run.done, 0, -1);
+    if (err == 0 && rt_load_relaxed(&rt.deadlocked)) {
+        rt_log("all green threads are asleep - deadlock!");
+        name_all();
+        err = -EDEADLK;
+    }
+    int stopped = go_stop(env.grace_ns);
+    return err ? err : stopped;
+}

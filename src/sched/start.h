@@ -1,0 +1,24 @@
+/* start.h - is the runtime there? And may a foreign thread come in? */
+#ifndef RT_START_H
+#define RT_START_H
+
+#include "sched/sched.h"
+
+#include <errno.h>
+
+int rt_not_running(void); /* the reason: -ENXIO or -ESHUTDOWN */
+
+/* May new green threads be made? 0 or -errno. */
+static inline int rt_running(void) {
+    return rt_likely(rt_load_relaxed(&rt.state) == RT_RUNNING) ? 0 : rt_not_running();
+}
+
+/* A foreign thread that touches the scheduler holds a reference, which the stop waits for: 0 or the
+ * reason why it may not. */
+int rt_foreign_enter(void);
+void rt_foreign_leave(void);
+
+/* Every green thread is parked for ever (sysmon.c): end go_run. */
+void rt_start_deadlock(void);
+
+#endif

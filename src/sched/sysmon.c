@@ -1,0 +1,147 @@
+/* sysmon.c - a thread without a P, which notices what nobody else does.
+ *
+ * Every tick, 1 ms while some M is awake:
+ *   - a P whose slice began more than 10 ms ago gets RT_P_PREEMPT: its G yields at the next call that
+ *     parks, go_yield or go_checkpoint;
+ *   - a P with a due timer, and each P once a tick, gets RT_P_LOOK: timers, completions and the global
+ *     queue are seen at its next pick, also when each of its picks takes long;
+ *   - the netpoller is looked at, in case every M is busy with one G;
+ *   - a G that lies in runnext since the last tick (its maker computes) is marked as stealable, and if an M
+ *     sleeps it is woken for this, for a ring that is not empty, or for a timer that nobody keeps.
+ * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU. The
+ * M that wakes up looks at rt_sysmon_asleep: sysmon sets it, full fence, looks at the idle count again.
+ *
+ * It also tells a deadlock, for go_run alone: every M sleeps, no timer, nobody parked on a descriptor, and
+ * no thread in the process that is not ours or the one waiting in go_run, who could wake anybody. */
+#include "sched/sysmon.h"
+
+#include "base/lock.h"
+#include "base/sys.h"
+#include "sched/globq.h"
+#include "sched/idle.h"
+#include "sched/poller.h"
+#include "sched/runq.h"
+#include "sched/start.h"
+#include "sched/timer.h"
+
+#include <errno.h>
+
+enum { IDLE_TICKS = 20 };
+static const int64_t TICK_NS = 1000 * 1000;
+static const int64_t MIN_SLEEP_NS = 50 * 1000;
+
+uint32_t rt_sysmon_asleep;
+
+static struct {
+    pthread_t thread;
+    uint32_t note;
+    uint32_t stop;
+} mon;
+
+struct seen {
+    uint32_t ticks;       /* p->ticks, last time */
+    int64_t since;        /* when it was first seen */
+    struct rt_g *runnext; /* with those ticks */
+};
+
+static bool p_is_awake(const struct rt_p *p) {
+    return rt_load_relaxed(&rt.ms[p->index].sleep) == RT_AWAKE;
+}
+
+/* One P. True: somebody who sleeps could help. */
+static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
+    uint32_t ticks = rt_load_relaxed(&p->ticks);
+    bool help = rt_runq_len_any(p) != 0;
+    struct rt_g *next = rt_load_relaxed(&p->runnext);
+    if (!p_is_awake(p))
+        return rt_load_relaxed(&p->timer_when) <= now;
+    if (ticks != seen->ticks) {
+        *seen = (struct seen){ticks, now, NULL};
+    } else if (now - seen->since >= RT_SLICE_NS) {
+        rt_fetch_or(&p->attention, RT_P_PREEMPT);
+    }
+    if (next && next == seen->runnext) {
+        rt_store_relaxed(&p->stale, ticks + 1);
+        help = true;
+    }
+    seen->runnext = next;
+    if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
+        rt_fetch_or(&p->attention, RT_P_LOOK);
+    return help || rt_load_relaxed(&p->timer_when) <= now;
+}
+
+static int64_t tick(struct seen *seen) {
+    int64_t now = rt_sys_now();
+    if (rt_poller) {
+        struct rt_glist ready = {0};
+        rt_poller->poll(NULL, true, &ready);
+        rt_globq_push(&ready);
+    }
+    bool help = rt_globq_size() != 0;
+    for (uint32_t i = 0; i < rt.procs; i++)
+        help |= look_at(&rt.ps[i], &seen[i], now);
+    if (help)
+        rt_idle_wake_foreign();
+    int64_t next = TICK_NS, when = rt_timer_earliest_any();
+    if (when != INT64_MAX && when - now < next)
+        next = when - now;
+    return next > MIN_SLEEP_NS ? next : MIN_SLEEP_NS;
+}
+
+static bool all_idle(void) {
+    return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt.procs;
+}
+
+static void *sysmon_main(void *arg) {
+    struct seen *seen = arg;
+    int idle_ticks = 0;
+    while (!rt_load_acquire(&mon.stop)) {
+        int64_t sleep_ns = tick(seen);
+        idle_ticks = all_idle() ? idle_ticks + 1 : 0;
+        if (idle_ticks >= IDLE_TICKS) {
+            rt_store_seq_cst(&rt_sysmon_asleep, 1);
+            rt_fence_heavy(); /* an M that wakes up loads rt_sysmon_asleep without a fence */
+            if (all_idle())
+                sleep_ns = -1;
+            idle_ticks = 0;
+        }
+        rt_note_wait(&mon.note, sleep_ns);
+        rt_store_relaxed(&rt_sysmon_asleep, 0);
+    }
+    rt_sys_free(seen);
+    return NULL;
+}
+
+void rt_sysmon_wake_slow(void) {
+    if (rt_exchange(&rt_sysmon_asleep, 0))
+        rt_note_wake(&mon.note);
+}
+
+int rt_sysmon_start(void) {
+    struct seen *seen = rt_sys_alloc(rt.procs * sizeof *seen);
+    if (!seen)
+        return -ENOMEM;
+    mon.stop = mon.note = rt_sysmon_asleep = 0;
+    int err = rt_sys_thread(&mon.thread, sysmon_main, seen, "gort-sysmon");
+    if (err)
+        rt_sys_free(seen);
+    return err;
+}
+
+void rt_sysmon_stop(void) {
+    rt_store_release(&mon.stop, 1);
+    rt_note_wake(&mon.note);
+    pthread_join(mon.thread, NULL);
+}
+
+void rt_sysmon_all_idle(void) {
+    if (rt_likely(!rt.watch_deadlock) || rt_load_relaxed(&rt.deadlocked))
+        return;
+    if (rt_timer_earliest_any() != INT64_MAX || (rt_poller && rt_poller->waits() != 0) ||
+        rt_load_seq_cst(&rt.foreign) != 0 || rt_globq_size() != 0)
+        return;
+    /* The Ms, sysmon, who is in go_run, and TSan's own. */
+    if (!all_idle() || rt_sys_thread_count() != (int)rt.procs + 2 + RT_TSAN)
+        return;
+    rt_start_deadlock();
+}

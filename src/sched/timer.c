@@ -1,0 +1,194 @@
+/* timer.c - a 4-ary heap of deadlines for each P, and one live entry for each G.
+ *
+ * Promise: a G that parks with a deadline is claimed with -ETIMEDOUT no earlier than it, and soon after
+ * it unless somebody else claims the G first. A deadline that is only ever pushed into the future
+ * (time-outs of I/O that do not fire) costs no heap operation.
+ *
+ * g->timer_when says when the live entry fires. A park with a later deadline relies on it: when it fires
+ * too early, it is set again for the deadline of that moment. A park with an earlier one makes a new
+ * entry and bumps g->timer_gen, which kills the old. Dead entries are dropped when they come up, and
+ * swept when they may be more than a quarter of the heap.
+ *
+ * An entry may fire in any P, on another core than the one where its G is just about to park:
+ *   fire: timer_when = none (exchange);        park: clear ATT_TIMER; read timer_when, rely on it or arm;
+ *         word WAITING? claim or set again           ... word = WAITING (full fence); read attention:
+ *         else set ATT_TIMER, look once more             ATT_TIMER -> rt_timer_missed
+ * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or the
+ * commit sees the bit. A fire that sets its own entry again moves timer_when from none by CAS, so it
+ * cannot overwrite what the G armed meanwhile; then two entries may be live, and the second does nothing. */
+#include "sched/timer.h"
+
+#include "base/sys.h"
+#include "sched/gate.h"
+#include "sched/park.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 64 };
+
+/* ---- the heap; owner or behind the gate ------------------------------------------------------- */
+
+static void publish(struct rt_p *p) {
+    rt_store_relaxed(&p->timer_when, p->ntimers ? p->timers[0].when : INT64_MAX);
+}
+
+static void sift_up(struct rt_timer *h, uint32_t i, struct rt_timer t) {
+    for (; i > 0 && h[(i - 1) / 4].when > t.when; i = (i - 1) / 4)
+        h[i] = h[(i - 1) / 4];
+    h[i] = t;
+}
+
+static void sift_down(struct rt_timer *h, uint32_t n, uint32_t i, struct rt_timer t) {
+    for (;;) {
+        uint32_t child = 4 * i + 1, best = child;
+        if (child >= n)
+            break;
+        for (uint32_t c = child + 1; c < child + 4 && c < n; c++)
+            if (h[c].when < h[best].when)
+                best = c;
+        if (h[best].when >= t.when)
+            break;
+        h[i] = h[best];
+        i = best;
+    }
+    h[i] = t;
+}
+
+static bool dead(const struct rt_timer *t) {
+    return rt_load_relaxed(&t->g->timer_gen) != t->gen;
+}
+
+static void sweep(struct rt_p *p) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->ntimers; i++)
+        if (!dead(&p->timers[i]))
+            p->timers[n++] = p->timers[i];
+    p->ntimers = n;
+    for (uint32_t i = n / 4 + 1; i-- > 0;)
+        if (i < n)
+            sift_down(p->timers, n, i, p->timers[i]);
+    rt_store_relaxed(&p->timers_dead, 0);
+}
+
+static int insert(struct rt_p *p, struct rt_g *g, int64_t when) {
+    if (p->ntimers == p->cap_timers) {
+        if (rt_load_relaxed(&p->timers_dead) > p->ntimers / 4 && p->ntimers >= SWEEP_MIN)
+            sweep(p);
+    }
+    if (p->ntimers == p->cap_timers) {
+        uint32_t cap = p->cap_timers ? p->cap_timers * 2 : MIN_CAP;
+        struct rt_timer *h = cap > p->cap_timers ? rt_sys_alloc(cap * sizeof *h) : NULL;
+        if (!h)
+            return -ENOMEM;
+        if (p->ntimers)
+            memcpy(h, p->timers, p->ntimers * sizeof *h);
+        rt_sys_free(p->timers);
+        p->timers = h;
+        p->cap_timers = cap;
+    }
+    struct rt_timer t = {when, g, rt_load_relaxed(&g->timer_gen)};
+    sift_up(p->timers, p->ntimers++, t);
+    publish(p);
+    return 0;
+}
+
+static uint32_t take_due(struct rt_p *p, int64_t now, struct rt_timer *out, uint32_t max) {
+    uint32_t n = 0;
+    while (n < max && p->ntimers && p->timers[0].when <= now) {
+        out[n++] = p->timers[0];
+        struct rt_timer last = p->timers[--p->ntimers];
+        if (p->ntimers)
+            sift_down(p->timers, p->ntimers, 0, last);
+    }
+    publish(p);
+    return n;
+}
+
+/* ---- arming and firing ------------------------------------------------------------------------ */
+
+int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
+    if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER)
+        rt_fetch_and(&g->attention, ~(uint32_t)RT_ATT_TIMER);
+    int64_t seen = rt_load_seq_cst(&g->timer_when);
+    do {
+        if (seen <= when)
+            return 0;
+    } while (!rt_cas(&g->timer_when, &seen, when));
+    if (seen != INT64_MAX)
+        rt_fetch_add_relaxed(&p->timers_dead, 1); /* perhaps another P's; it is only a hint */
+    rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
+    int err = insert(p, g, when);
+    if (err)
+        rt_store_seq_cst(&g->timer_when, INT64_MAX);
+    return err;
+}
+
+/* g waits with seq; is it late? Claim it, or set the entry again. */
+static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
+    int64_t deadline = rt_load_relaxed(&g->wait_deadline);
+    if (deadline <= now)
+        return rt_claim(g, seq, -ETIMEDOUT);
+    int64_t none = INT64_MAX;
+    if (deadline != INT64_MAX && rt_cas(&g->timer_when, &none, deadline) &&
+        insert(p, g, deadline) != 0)
+        return rt_claim(g, seq, -ENOMEM); /* better an error than a wait for ever */
+    return false;
+}
+
+static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct rt_glist *ready) {
+    struct rt_g *g = t->g;
+    if (dead(t))
+        return;
+    rt_exchange(&g->timer_when, INT64_MAX);
+    uint64_t word = rt_load_seq_cst(&g->wait);
+    if (RT_WAIT_STATE(word) < RT_WAITING) {
+        rt_fetch_or(&g->attention, RT_ATT_TIMER);
+        word = rt_load_seq_cst(&g->wait);
+        if (RT_WAIT_STATE(word) < RT_WAITING)
+            return;
+    }
+    if (expire(p, g, RT_WAIT_SEQ(word), now))
+        rt_glist_push(ready, g);
+}
+
+bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq) {
+    /* The bit stays: g may have been claimed and be on its way into its next park, whose bit it is then.
+     * It clears it itself. */
+    return expire(p, g, seq, rt_sys_now());
+}
+
+void rt_timer_forget(struct rt_g *g) {
+    if (rt_load_relaxed(&g->timer_when) == INT64_MAX)
+        return;
+    rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
+    rt_store_seq_cst(&g->timer_when, INT64_MAX);
+    struct rt_m *m = rt_m();
+    if (m)
+        rt_fetch_add_relaxed(&m->p->timers_dead, 1);
+}
+
+void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready) {
+    struct rt_timer due[DUE_BATCH];
+    uint32_t n;
+    do {
+        struct rt_m *m = victim->m;
+        if (p != victim && !rt_gate_try(m))
+            return;
+        n = take_due(victim, now, due, DUE_BATCH);
+        if (p != victim)
+            rt_gate_open(m);
+        for (uint32_t i = 0; i < n; i++)
+            fire(p, &due[i], now, ready);
+    } while (n == DUE_BATCH);
+}
+
+int64_t rt_timer_earliest_any(void) {
+    int64_t best = INT64_MAX;
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        int64_t when = rt_load_relaxed(&rt.ps[i].timer_when);
+        if (when < best)
+            best = when;
+    }
+    return best;
+}

@@ -1,0 +1,24 @@
+/* timer.h - the deadlines of parked Gs. See timer.c. */
+#ifndef RT_TIMER_H
+#define RT_TIMER_H
+
+#include "sched/sched.h"
+
+/* Make sure that an entry which fires no later than `when` is live for g; own G, inside, before it
+ * parks. 0, -ENOMEM. */
+int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when);
+
+/* g parked, or tried to, with RT_ATT_TIMER set: an entry fired too early. Look again; inside. True:
+ * g is late and was claimed with -ETIMEDOUT. */
+bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq);
+
+/* g ends: its entry is dead. */
+void rt_timer_forget(struct rt_g *g);
+
+/* Fire what is due in victim's heap, append claimed Gs to ready. Owner of p, inside; victim may be p. */
+void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready);
+
+/* The earliest entry of all Ps. */
+int64_t rt_timer_earliest_any(void);
+
+#endif

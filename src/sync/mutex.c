@@ -1,0 +1,174 @@
+/* mutex.c - a lock for green threads and threads.
+ *
+ * rt_state: LOCKED, QUEUED (somebody is on the queue). Lock and unlock are one CAS each while QUEUED is
+ * clear. The queue is protected by rt_lock; so is every change of QUEUED, and while LOCKED is set nobody
+ * but the holder clears it.
+ *
+ * Normally an unlock frees the mutex and wakes the first waiter, which competes with whoever runs just
+ * now: that is fast, because the one who runs is hot. A waiter that has waited for 1 ms is starving: the
+ * next unlock hands the mutex over to it, locked (the rule of Go's sync.Mutex). So nobody waits much
+ * longer than 1 ms times the number of those before it.
+ *
+ * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store that
+ * releases it; rt_state and rt_lock are therefore released together, as one word of 64 bits. */
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "sched/park.h"
+
+#include <gort/sync.h>
+
+enum { LOCKED = 1, QUEUED = 2 };
+enum { HANDED_OVER = 1, SPINS = 40 };
+static const int64_t STARVING_NS = 1000 * 1000;
+
+_Static_assert(sizeof(go_mutex) == 16 && offsetof(go_mutex, rt_lock) == 4, "the public contract");
+
+struct waiter {
+    struct waiter *next, *prev; /* circular; prev of the first is the last */
+    struct rt_g *g;
+    uint64_t seq;
+    bool queued, starving;
+};
+
+static void enqueue(go_mutex *m, struct waiter *w, bool first) {
+    struct waiter *head = m->rt_waiters;
+    w->queued = true;
+    if (!head) {
+        w->next = w->prev = w;
+        m->rt_waiters = w;
+        return;
+    }
+    w->next = head;
+    w->prev = head->prev;
+    head->prev->next = w;
+    head->prev = w;
+    if (first)
+        m->rt_waiters = w;
+}
+
+static void dequeue(go_mutex *m, struct waiter *w) {
+    w->queued = false;
+    if (w->next == w) {
+        m->rt_waiters = NULL;
+        return;
+    }
+    w->prev->next = w->next;
+    w->next->prev = w->prev;
+    if (m->rt_waiters == w)
+        m->rt_waiters = w->next;
+}
+
+/* Both words at once. */
+static void release(go_mutex *m, uint32_t state) {
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "state is the low half");
+    rt_store_release((uint64_t *)(void *)m, (uint64_t)state); /* pairs with the CASes on both */
+}
+
+static inline bool try_lock(go_mutex *m) {
+    uint32_t state = rt_load_relaxed(&m->rt_state);
+    while (!(state & LOCKED))
+        if (rt_cas_acquire(&m->rt_state, &state, state | LOCKED)) /* pairs with unlock's release */
+            return true;
+    return false;
+}
+
+static bool spin(go_mutex *m) {
+    if (rt_load_relaxed(&rt.procs) < 2)
+        return false;
+    for (int i = 0; i < SPINS; i++) {
+        if (!(rt_load_relaxed(&m->rt_state) & LOCKED) && try_lock(m))
+            return true;
+        rt_cpu_relax();
+    }
+    return false;
+}
+
+/* Under rt_lock: the mutex, or QUEUED set beside LOCKED. */
+static bool lock_or_mark(go_mutex *m) {
+    for (;;) {
+        uint32_t state = rt_load_relaxed(&m->rt_state);
+        if (!(state & LOCKED)) {
+            if (try_lock(m))
+                return true;
+        } else if ((state & QUEUED) || rt_cas(&m->rt_state, &state, state | QUEUED)) {
+            return false;
+        }
+    }
+}
+
+static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
+    if (spin(m))
+        return 0;
+    struct rt_g *g = rt_self();
+    struct waiter w = {.g = g};
+    int64_t since = rt_sys_now();
+    for (bool again = false;; again = true) {
+        rt_lock(&m->rt_lock);
+        if (lock_or_mark(m)) {
+            rt_unlock(&m->rt_lock);
+            return 0;
+        }
+        w.seq = rt_park_seq(g);
+        w.starving = again && rt_sys_now() - since > STARVING_NS;
+        enqueue(m, &w, again);
+        int r = rt_park(g, &m->rt_lock, RT_HARD, deadline, RT_WHY_MUTEX);
+        if (r == HANDED_OVER)
+            return 0;
+        if (r < 0) {
+            rt_lock(&m->rt_lock);
+            if (w.queued)
+                dequeue(m, &w);
+            if (!m->rt_waiters)
+                rt_fetch_and(&m->rt_state, ~(uint32_t)QUEUED);
+            rt_unlock(&m->rt_lock);
+            return r;
+        }
+    }
+}
+
+void go_mutex_lock(go_mutex *m) {
+    uint32_t state = 0;
+    if (rt_likely(rt_cas_acquire(&m->rt_state, &state, LOCKED))) /* pairs with unlock's release */
+        return;
+    lock_slow(m, GO_FOREVER);
+}
+
+int go_mutex_trylock(go_mutex *m) {
+    return try_lock(m) ? 0 : -EBUSY;
+}
+
+int go_mutex_lock_until(go_mutex *m, int64_t deadline) {
+    if (try_lock(m))
+        return 0;
+    if (deadline <= rt_sys_now())
+        return -ETIMEDOUT;
+    return lock_slow(m, deadline);
+}
+
+static __attribute__((noinline)) void unlock_slow(go_mutex *m) {
+    if (!(rt_load_relaxed(&m->rt_state) & LOCKED))
+        rt_fatal("go_mutex_unlock: not locked");
+    rt_lock(&m->rt_lock);
+    struct waiter *w;
+    while ((w = m->rt_waiters) != NULL) {
+        bool hand_over = w->starving;
+        struct rt_g *g = w->g;
+        uint64_t seq = w->seq;
+        dequeue(m, w);
+        uint32_t queued = m->rt_waiters ? QUEUED : 0;
+        if (!rt_claim(g, seq, hand_over ? HANDED_OVER : 0))
+            continue; /* it has just given up */
+        release(m, hand_over ? LOCKED | queued : queued);
+        rt_ready(g);
+        return;
+    }
+    release(m, 0);
+}
+
+void go_mutex_unlock(go_mutex *m) {
+    uint32_t state = LOCKED;
+    if (rt_unlikely(!rt_cas_release(&m->rt_state, &state, 0))) /* pairs with lock's acquire */
+        unlock_slow(m);
+}

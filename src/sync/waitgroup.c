@@ -1,0 +1,125 @@
+/* waitgroup.c - wait until a count is 0.
+ *
+ * rt_count: the count in the low 31 bits, WAITED on top when somebody is on the queue. add and done are one
+ * locked add. The one that brings the count to 0 with WAITED set takes the queue and lets all go; without
+ * WAITED it does not touch the waitgroup again, so the waiter, who sees 0 and returns, may free it. */
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "sched/park.h"
+
+#include <gort/sync.h>
+
+static const uint32_t WAITED = UINT32_C(1) << 31;
+
+_Static_assert(sizeof(go_waitgroup) == 16, "the public contract");
+
+struct waiter {
+    struct waiter *next, **link; /* link: where the pointer to this one is; NULL: off the queue */
+    struct rt_g *g;
+    uint64_t seq;
+};
+
+static void enqueue(go_waitgroup *wg, struct waiter *w) {
+    w->next = wg->rt_waiters;
+    w->link = (struct waiter **)(void *)&wg->rt_waiters;
+    if (w->next)
+        w->next->link = &w->next;
+    wg->rt_waiters = w;
+}
+
+static void dequeue(struct waiter *w) {
+    *w->link = w->next;
+    if (w->next)
+        w->next->link = w->link;
+    w->link = NULL;
+}
+
+static __attribute__((noinline)) void let_go(go_waitgroup *wg) {
+    struct rt_glist gone = {0};
+    rt_lock(&wg->rt_lock);
+    if (rt_load_relaxed(&wg->rt_count) == WAITED) { /* still 0: not used anew already */
+        for (struct waiter *w; (w = wg->rt_waiters) != NULL;) {
+            struct rt_g *g = w->g;
+            dequeue(w);
+            if (rt_claim(g, w->seq, 0))
+                rt_glist_push(&gone, g);
+        }
+        rt_fetch_and(&wg->rt_count, ~WAITED);
+    }
+    rt_unlock(&wg->rt_lock);
+    for (struct rt_g *g; (g = rt_glist_pop(&gone)) != NULL;)
+        rt_ready(g);
+}
+
+void go_waitgroup_add(go_waitgroup *wg, int n) {
+    uint32_t before = rt_fetch_add(&wg->rt_count, (uint32_t)n);
+    int64_t after = (int64_t)(before & ~WAITED) + n;
+    if (rt_unlikely(after < 0 || after > INT32_MAX))
+        rt_fatal(after < 0 ? "go_waitgroup_add: the count is below 0"
+                           : "go_waitgroup_add: the count is above 2^31 - 1");
+    if (rt_unlikely(after == 0 && (before & WAITED) && n != 0))
+        let_go(wg);
+}
+
+void go_waitgroup_done(go_waitgroup *wg) {
+    go_waitgroup_add(wg, -1);
+}
+
+int go_waitgroup_wait(go_waitgroup *wg) {
+    struct rt_g *g = rt_self();
+    int r = rt_cancel_check(g);
+    if (rt_unlikely(r))
+        return r;
+    if ((rt_load_acquire(&wg->rt_count) & ~WAITED) == 0) /* pairs with the add in done */
+        return 0;
+    rt_lock(&wg->rt_lock);
+    if ((rt_fetch_or(&wg->rt_count, WAITED) & ~WAITED) == 0) {
+        if (!wg->rt_waiters)
+            rt_fetch_and(&wg->rt_count, ~WAITED);
+        rt_unlock(&wg->rt_lock);
+        return 0;
+    }
+    struct waiter w = {.g = g, .seq = rt_park_seq(g)};
+    enqueue(wg, &w);
+    r = rt_park(g, &wg->rt_lock, RT_WAITING, g->limit, RT_WHY_WAITGROUP);
+    if (r == 0)
+        return 0;
+    rt_lock(&wg->rt_lock);
+    if (w.link)
+        dequeue(&w);
+    if (!wg->rt_waiters)
+        rt_fetch_and(&wg->rt_count, ~WAITED);
+    rt_unlock(&wg->rt_lock);
+    return rt_cancel_result(g, r, GO_FOREVER);
+}
+
+struct job {
+    go_waitgroup *wg;
+    void (*fn)(void *);
+    void *arg;
+};
+
+static void run_job(void *arg) {
+    struct job job = *(struct job *)arg;
+    rt_sys_free(arg);
+    job.fn(job.arg);
+    go_waitgroup_done(job.wg);
+}
+
+int go_waitgroup_spawn(go_waitgroup *wg, void (*fn)(void *), void *arg) {
+    if (!fn)
+        return -EINVAL;
+    struct job *job = rt_sys_alloc(sizeof *job);
+    if (!job)
+        return -ENOMEM;
+    *job = (struct job){wg, fn, arg};
+    go_waitgroup_add(wg, 1);
+    int err = go_spawn(run_job, job);
+    if (err) {
+        rt_sys_free(job);
+        go_waitgroup_done(wg);
+    }
+    return err;
+}

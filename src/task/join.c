@@ -1,0 +1,140 @@
+/* join.c - tasks: green threads with a result.
+ *
+ * The handle is the struct rt_g itself, which is freed by the join and not by the end; nothing is
+ * allocated. End and join meet under g->task_lock: whoever comes second finds the other.
+ *
+ * Join in place: a task that has not started and stands at one of the two ends of the joiner's own run
+ * queue, where its spawn has put it, is taken back and called on the joiner's stack: fork and join
+ * without a single switch, depth first, and what thieves get is the oldest, biggest work (the order of
+ * Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own G, so parks,
+ * ids and locals are its own. Not when the joiner is inside a scope (its end must be able to end the
+ * join without the task), not on the second half of a stack, and not under a sanitizer, where each G has
+ * a shadow stack of its own. */
+#include "base/lock.h"
+#include "sched/g.h"
+#include "sched/park.h"
+#include "sched/proc.h"
+#include "sched/runq.h"
+#include "sched/spawn.h"
+#include "sched/stack.h"
+#include "sched/start.h"
+
+void rt_task_ended(struct rt_m *m, struct rt_g *g) {
+    rt_lock(&g->task_lock);
+    g->task_done = 1;
+    struct rt_g *joiner = g->joiner;
+    uint64_t seq = g->joiner_seq;
+    rt_unlock(&g->task_lock); /* from here on g may be freed by its joiner, unless he is parked */
+    if (joiner && rt_claim(joiner, seq, 0))
+        rt_ready_in(m, joiner);
+}
+
+static go_task *task_spawn(const struct go_spawn_options *o, void *(*fn)(void *), void *arg) {
+    struct rt_g *g;
+    return rt_spawn(o, (void *)fn, arg, RT_G_TASK, &g) == 0 ? (go_task *)g : NULL;
+}
+
+go_task *go_task_spawn(void *(*fn)(void *), void *arg) {
+    return task_spawn(NULL, fn, arg);
+}
+
+go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)(void *), void *arg) {
+    return task_spawn(o, fn, arg);
+}
+
+/* Inside, or on a foreign thread (m NULL). */
+static void *take_result(struct rt_m *m, struct rt_g *t) {
+    void *result = t->result;
+    t->joiner = NULL;
+    t->task_done = 0;
+    rt_store_relaxed(&t->wait, RT_WAIT_WORD(rt_park_seq(t) + 1, RT_DEAD));
+    if (m)
+        rt_g_free_owner(m->p, t);
+    else
+        rt_g_put(t);
+    return result;
+}
+
+/* Half of the stack that the caller stands on is free. */
+static bool roomy(const struct rt_g *self) {
+    const char *here = __builtin_frame_address(0);
+    const char *low = self->stack->low, *high = (const char *)self->stack;
+    return here - low > (high - low) / 2;
+}
+
+/* Inside on the way in and out. True: t has run and is over. */
+static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
+    if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
+        !rt_runq_take_back_owner(m->p, t))
+        return false;
+    t->stack = self->stack; /* borrowed */
+    t->flags |= RT_G_STARTED;
+    m->g = t;
+    rt_gate_leave(m);
+    t->result = ((void *(*)(void *))t->fn)(t->arg);
+    m = rt_enter();
+    m->g = self;
+    rt_g_over(m, t);
+    return true;
+}
+
+static int wait_for(struct rt_g *self, struct rt_g *t) {
+    rt_lock(&t->task_lock);
+    if (t->joiner) {
+        rt_unlock(&t->task_lock);
+        return -EBUSY;
+    }
+    if (t->task_done) {
+        rt_unlock(&t->task_lock);
+        return 0;
+    }
+    t->joiner = self;
+    t->joiner_seq = rt_park_seq(self);
+    int r = rt_park(self, &t->task_lock, RT_WAITING, self->limit, RT_WHY_JOIN);
+    if (r == 0)
+        return 0;
+    rt_lock(&t->task_lock);
+    t->joiner = NULL; /* it may have ended meanwhile: the next join finds it done */
+    rt_unlock(&t->task_lock);
+    return rt_cancel_result(self, r, GO_FOREVER);
+}
+
+static int join(struct rt_g *self, struct rt_g *t, void **result) {
+    int err = rt_cancel_check(self);
+    if (err)
+        return err;
+    struct rt_m *m = rt_enter();
+    bool over = m && run_in_place(m, self, t);
+    if (!over) {
+        if (m)
+            rt_gate_leave(m);
+        err = wait_for(self, t);
+        if (err)
+            return err;
+        m = rt_enter();
+    } else {
+        m = rt_m();
+    }
+    void *value = take_result(m, t);
+    if (m)
+        rt_gate_leave(m);
+    if (result)
+        *result = value;
+    return 0;
+}
+
+int go_task_join(go_task *task, void **result) {
+    struct rt_g *t = (struct rt_g *)task;
+    struct rt_g *self = rt_self();
+    if (!t)
+        return -EINVAL;
+    if (t == self)
+        return -EDEADLK;
+    bool foreign = (self->flags & RT_G_THREAD) != 0;
+    if (foreign)
+        rt_fetch_add(&rt.foreign, 1); /* the stop must not free t under us */
+    int err = join(self, t, result);
+    if (foreign)
+        rt_fetch_sub(&rt.foreign, 1);
+    return err;
+}
