@@ -1,0 +1,264 @@
+/* sys_io.c - descriptors, sockets, epoll and io_uring, as the kernel offers them.
+ *
+ * recv and send, which every request pays, go to the kernel by syscall(2): in a process with threads the
+ * wrappers of glibc make each call a cancellation point, which costs two locked operations, and
+ * pthread_cancel means nothing to a green thread. Not so under TSan, whose interceptors see in the
+ * wrappers that what one side sends happens before what the other receives. */
+#include "base/sys_io.h"
+
+#include "base/fault.h"
+#include "base/san.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x8
+#endif
+
+/* The value of a call that reports by -1 and errno, with errno put back. */
+#define KEEP_ERRNO(type, call) \
+    ({ \
+        int saved_ = errno; \
+        type r_ = (call); \
+        if (r_ < 0) { \
+            r_ = -errno; \
+            errno = saved_; \
+        } \
+        r_; \
+    })
+#define RETRY(call) \
+    ({ \
+        ssize_t n_; \
+        do \
+            n_ = KEEP_ERRNO(ssize_t, call); \
+        while (rt_unlikely(n_ == -EINTR)); \
+        n_; \
+    })
+
+/* ---- transfers -------------------------------------------------------------------------------- */
+
+ssize_t rt_sys_recv(int fd, void *buf, size_t n, int flags) {
+#if RT_TSAN
+    return RETRY(recv(fd, buf, n, flags));
+#else
+    return RETRY(syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL));
+#endif
+}
+
+ssize_t rt_sys_send(int fd, const void *buf, size_t n, int flags) {
+#if RT_TSAN
+    return RETRY(send(fd, buf, n, flags));
+#else
+    return RETRY(syscall(SYS_sendto, fd, buf, n, flags, NULL, 0));
+#endif
+}
+
+ssize_t rt_sys_recvmsg(int fd, struct msghdr *msg, int flags) {
+    return RETRY(recvmsg(fd, msg, flags));
+}
+
+ssize_t rt_sys_sendmsg(int fd, const struct msghdr *msg, int flags) {
+    return RETRY(sendmsg(fd, msg, flags));
+}
+
+ssize_t rt_sys_readv(int fd, const struct iovec *iov, int count) {
+    return RETRY(readv(fd, iov, count));
+}
+
+ssize_t rt_sys_writev(int fd, const struct iovec *iov, int count) {
+    return RETRY(writev(fd, iov, count));
+}
+
+ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count) {
+    return RETRY(preadv2(fd, iov, count, -1, RWF_NOWAIT));
+}
+
+ssize_t rt_sys_writev_nowait(int fd, const struct iovec *iov, int count) {
+    return RETRY(pwritev2(fd, iov, count, -1, RWF_NOWAIT));
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------ */
+
+int rt_sys_fd_type(int fd) {
+    struct stat st;
+    int err = KEEP_ERRNO(int, fstat(fd, &st));
+    if (err)
+        return err;
+    if (S_ISSOCK(st.st_mode))
+        return RT_TYPE_SOCKET;
+    if (S_ISFIFO(st.st_mode))
+        return RT_TYPE_PIPE;
+    return S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode) ? RT_TYPE_FILE
+                                                                             : RT_TYPE_OTHER;
+}
+
+int rt_sys_fd_blocking(int fd) {
+    int flags = KEEP_ERRNO(int, fcntl(fd, F_GETFL));
+    return flags < 0 ? flags : !(flags & O_NONBLOCK);
+}
+
+int rt_sys_fd_ready(int fd, short events) {
+    struct pollfd p = {.fd = fd, .events = events};
+    if (fd < 0)
+        return -EBADF;
+    ssize_t n = RETRY(poll(&p, 1, 0));
+    if (n < 0)
+        return (int)n;
+    return p.revents & POLLNVAL ? -EBADF : (unsigned short)p.revents;
+}
+
+int rt_sys_close(int fd) {
+    int err = KEEP_ERRNO(int, close(fd));
+    return err == -EINTR ? 0 : err;
+}
+
+/* ---- sockets ---------------------------------------------------------------------------------- */
+
+int rt_sys_socket(int family, int type, int protocol) {
+    int err = rt_fault(RT_FAULT_SOCKET);
+    return err ? err : KEEP_ERRNO(int, socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
+}
+
+int rt_sys_accept(int fd, struct sockaddr *sa, socklen_t *len) {
+    int err = rt_fault(RT_FAULT_SOCKET);
+    return err ? err : KEEP_ERRNO(int, accept4(fd, sa, len, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+int rt_sys_connect(int fd, const struct sockaddr *sa, socklen_t len) {
+    return KEEP_ERRNO(int, connect(fd, sa, len));
+}
+
+int rt_sys_bind(int fd, const struct sockaddr *sa, socklen_t len) {
+    return KEEP_ERRNO(int, bind(fd, sa, len));
+}
+
+int rt_sys_listen(int fd, int backlog) {
+    return KEEP_ERRNO(int, listen(fd, backlog));
+}
+
+int rt_sys_shutdown(int fd, int how) {
+    return KEEP_ERRNO(int, shutdown(fd, how));
+}
+
+int rt_sys_set_int(int fd, int level, int option, int value) {
+    return KEEP_ERRNO(int, setsockopt(fd, level, option, &value, sizeof value));
+}
+
+int rt_sys_get_int(int fd, int level, int option) {
+    int value = 0;
+    socklen_t len = sizeof value;
+    int err = KEEP_ERRNO(int, getsockopt(fd, level, option, &value, &len));
+    return err ? err : value;
+}
+
+int rt_sys_connected(int fd) {
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof sa;
+    return KEEP_ERRNO(int, getpeername(fd, (struct sockaddr *)&sa, &len));
+}
+
+int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len) {
+    struct timeval before = {0}, tick = {.tv_usec = 1};
+    socklen_t size = sizeof before;
+    int err = KEEP_ERRNO(int, getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &before, &size));
+    if (err)
+        return err;
+    err = KEEP_ERRNO(int, setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tick, sizeof tick));
+    if (err)
+        return err;
+    err = rt_sys_connect(fd, sa, len);
+    (void)KEEP_ERRNO(int, setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &before, sizeof before));
+    return err;
+}
+
+unsigned rt_sys_if_index(const char *name) {
+    int saved = errno;
+    unsigned index = if_nametoindex(name);
+    errno = saved;
+    return index;
+}
+
+/* ---- eventfd and epoll ------------------------------------------------------------------------ */
+
+int rt_sys_eventfd(bool nonblocking) {
+    int err = rt_fault(RT_FAULT_EVENTFD);
+    return err ? err : KEEP_ERRNO(int, eventfd(0, EFD_CLOEXEC | (nonblocking ? EFD_NONBLOCK : 0)));
+}
+
+void rt_sys_eventfd_add(int fd) {
+    uint64_t one = 1;
+    (void)RETRY(write(fd, &one, sizeof one));
+}
+
+void rt_sys_eventfd_drain(int fd) {
+    uint64_t count;
+    (void)RETRY(read(fd, &count, sizeof count));
+}
+
+int rt_sys_epoll_create(void) {
+    int err = rt_fault(RT_FAULT_EPOLL);
+    return err ? err : KEEP_ERRNO(int, epoll_create1(EPOLL_CLOEXEC));
+}
+
+int rt_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data) {
+    struct epoll_event e = {.events = events, .data.u64 = data};
+    return KEEP_ERRNO(int, epoll_ctl(epfd, op, fd, &e));
+}
+
+int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeout_ns) {
+#ifdef SYS_epoll_pwait2
+    static bool refused; /* before Linux 5.11, or a seccomp filter that does not know it */
+    if (timeout_ns > 0 && !rt_load_relaxed(&refused)) {
+        struct timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+        int n = (int)KEEP_ERRNO(long, syscall(SYS_epoll_pwait2, epfd, out, max, &ts, NULL, 0));
+        if (n != -ENOSYS && n != -EPERM)
+            return n;
+        rt_store_relaxed(&refused, true);
+    }
+#endif
+    int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
+    return KEEP_ERRNO(int, epoll_wait(epfd, out, max, ms > INT32_MAX ? INT32_MAX : (int)ms));
+}
+
+/* ---- io_uring --------------------------------------------------------------------------------- */
+
+int rt_sys_ring_setup(unsigned entries, struct io_uring_params *p) {
+    int err = rt_fault(RT_FAULT_RING);
+    return err ? err : (int)KEEP_ERRNO(long, syscall(SYS_io_uring_setup, entries, p));
+}
+
+int rt_sys_ring_enter(int fd, unsigned submit, unsigned min, unsigned flags, void *arg,
+                      size_t arg_bytes) {
+    return (int)KEEP_ERRNO(long,
+                           syscall(SYS_io_uring_enter, fd, submit, min, flags, arg, arg_bytes));
+}
+
+int rt_sys_ring_register(int fd, unsigned op, void *arg, unsigned n) {
+    return (int)KEEP_ERRNO(long, syscall(SYS_io_uring_register, fd, op, arg, n));
+}
+
+void *rt_sys_ring_map(int fd, uint64_t offset, size_t bytes) {
+    int saved = errno;
+    void *p = MAP_FAILED;
+    if (!rt_fault(RT_FAULT_MMAP))
+        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+    if (p != MAP_FAILED && madvise(p, bytes, MADV_DONTFORK) != 0) {
+        munmap(p, bytes);
+        p = MAP_FAILED;
+    }
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}

@@ -1,0 +1,29 @@
+/* addr.h - "tcp" and "127.0.0.1:8080" as the kernel wants them. Numeric addresses only. */
+#ifndef RT_ADDR_H
+#define RT_ADDR_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+struct rt_addr {
+    int type, protocol; /* SOCK_STREAM, IPPROTO_TCP, ... */
+    socklen_t len;
+    bool only6;         /* an IPv6 socket must not take IPv4, too */
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+    };
+};
+
+enum { RT_ADDR_MAX = 2 };
+
+/* The addresses to try, in order: their number, or -EINVAL. passive: to listen on; an empty host is then
+ * any address, else the local host. */
+int rt_addr_parse(const char *network, const char *address, bool passive,
+                  struct rt_addr out[RT_ADDR_MAX]);
+
+#endif

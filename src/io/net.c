@@ -1,0 +1,247 @@
+/* net.c - listen, accept, dial, connect, shutdown.
+ *
+ * Sockets made here are non-blocking and closed by go_close, and the descriptor table is told so
+ * (rt_fd_adopt). TCP_NODELAY is set on listeners, from which accepted connections inherit it, so that an
+ * accept costs one system call.
+ *
+ * A blocking socket that somebody else made cannot be accepted from or connected without waiting: there
+ * is no flag per call. For accept, poll(2) is asked first; when another process snatches the connection
+ * in between, the call waits for the next one (on Linux there is no way around it but O_NONBLOCK, which
+ * that process shares). For connect, SO_SNDTIMEO is one tick for the length of the call. */
+#include "base/sys.h"
+#include "base/sys_io.h"
+#include "io/addr.h"
+#include "netpoll/fd.h"
+
+#include <gort/io.h>
+#include <gort/time.h>
+#include <netinet/tcp.h>
+
+static const int64_t BACKOFF_MIN_NS = 5 * GO_MILLISECOND, BACKOFF_MAX_NS = GO_SECOND;
+
+/* ---- listen ----------------------------------------------------------------------------------- */
+
+static int set_up_listener(int fd, const struct rt_addr *a) {
+    int err = 0;
+    if (a->protocol == IPPROTO_TCP) {
+        rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        err = rt_sys_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    }
+    if (err == 0 && a->sa.sa_family == AF_INET6)
+        err = rt_sys_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, a->only6);
+    if (err == 0)
+        err = rt_sys_bind(fd, &a->sa, a->len);
+    if (err == 0 && a->type == SOCK_STREAM)
+        err = rt_sys_listen(fd, SOMAXCONN);
+    return err;
+}
+
+/* A descriptor that the table knows, or -errno and nothing is left. */
+static int listen_on(const struct rt_addr *a) {
+    int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
+    if (fd < 0)
+        return fd;
+    bool stream = a->type == SOCK_STREAM;
+    int err = set_up_listener(fd, a);
+    if (err == 0)
+        err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM | RT_FD_NODELAY : 0));
+    if (err) {
+        rt_sys_close(fd);
+        return err;
+    }
+    return fd;
+}
+
+int go_listen(const char *network, const char *address) {
+    struct rt_addr list[RT_ADDR_MAX];
+    bool thread = rt_m() == NULL;
+    if (thread && rt_foreign_enter() != 0)
+        return -ENXIO;
+    int n = rt_addr_parse(network, address, true, list), r = n;
+    for (int i = 0; i < n; i++) {
+        r = listen_on(&list[i]);
+        if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL) /* no IPv6 here: the next is IPv4 */
+            break;
+    }
+    if (thread)
+        rt_foreign_leave();
+    return r;
+}
+
+/* ---- accept ----------------------------------------------------------------------------------- */
+
+/* Errors of the connection that was at the head of the queue, which is gone (accept(2), "Error
+ * handling"). */
+static bool died_in_queue(int err) {
+    switch (-err) {
+    case ECONNABORTED:
+    case EINTR:
+    case ENETDOWN:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool out_of_something(int err) {
+    return err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM;
+}
+
+/* Make the table know the new connection. */
+static int take_in(int fd, unsigned listener) {
+    bool stream = (listener & RT_FD_STREAM) != 0;
+    if (!(listener & RT_FD_NODELAY)) {
+        stream = rt_sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
+        rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* refused unless it is TCP */
+    }
+    int err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    if (err)
+        rt_sys_close(fd);
+    return err ? err : fd;
+}
+
+/* One try; -EAGAIN: nobody is there. */
+static int accept_try(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) {
+    unsigned flags = rt_load_relaxed(&op->slot->flags);
+    rt_fd_fresh(op, RT_IN);
+    if (!(flags & RT_FD_OURS) && rt_sys_fd_blocking(op->fd) == 1) {
+        int ready = rt_sys_fd_ready(op->fd, POLLIN);
+        if (ready <= 0)
+            return ready < 0 ? ready : -EAGAIN;
+    }
+    int fd = rt_sys_accept(op->fd, sa, len);
+    return fd < 0 ? fd : take_in(fd, flags);
+}
+
+static int accept_one(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) {
+    socklen_t room = len ? *len : 0;
+    int64_t backoff = BACKOFF_MIN_NS;
+    for (;;) {
+        int err, r = accept_try(op, sa, len);
+        if (r >= 0)
+            return r;
+        if (len)
+            *len = room;
+        if (r == -EAGAIN) {
+            err = rt_fd_wait(op, POLLIN, GO_FOREVER, RT_WHY_IO_READ);
+        } else if (out_of_something(r)) {
+            err = go_sleep(backoff);
+            backoff = backoff * 2 < BACKOFF_MAX_NS ? backoff * 2 : BACKOFF_MAX_NS;
+            if (err == 0 && rt_load_acquire(&op->slot->gen) != op->gen) /* pairs with fd.c: reset */
+                err = -EBADF;
+        } else if (died_in_queue(r)) {
+            continue;
+        } else {
+            err = r;
+        }
+        if (err)
+            return err;
+    }
+}
+
+int go_accept(int fd, struct sockaddr *sa, socklen_t *len) {
+    struct rt_fd_op op;
+    int r = rt_fd_begin(&op, fd);
+    if (r == 0) {
+        r = accept_one(&op, sa, len);
+        rt_fd_end(&op);
+    }
+    return r;
+}
+
+/* ---- connect and dial ------------------------------------------------------------------------- */
+
+/* A connection is on its way: 0 when it is there. */
+static int wait_connected(struct rt_fd_op *op) {
+    for (;;) {
+        rt_fd_fresh(op, RT_OUT);
+        int r = rt_sys_fd_ready(op->fd, POLLOUT);
+        if (r == 0) {
+            r = rt_fd_wait(op, POLLOUT, GO_FOREVER, RT_WHY_IO_WRITE);
+            if (r == 0)
+                continue;
+            return r;
+        }
+        int failed = r < 0 ? r : rt_sys_get_int(op->fd, SOL_SOCKET, SO_ERROR);
+        if (failed != 0)
+            return failed < 0 ? failed : -failed;
+        return rt_sys_connected(op->fd);
+    }
+}
+
+static int connect_op(struct rt_fd_op *op, const struct sockaddr *sa, socklen_t len) {
+    int64_t backoff = GO_MILLISECOND;
+    for (;;) {
+        bool brief = !(rt_load_relaxed(&op->slot->flags) & RT_FD_OURS) &&
+                     rt_sys_fd_blocking(op->fd) == 1;
+        int err = brief ? rt_sys_connect_brief(op->fd, sa, len) : rt_sys_connect(op->fd, sa, len);
+        if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
+            return wait_connected(op);
+        if (err != -EAGAIN || sa->sa_family != AF_UNIX)
+            return err;
+        err = go_sleep(backoff); /* the listener's queue is full, and nothing tells when it is not */
+        if (err)
+            return err;
+        backoff = backoff * 2 < BACKOFF_MAX_NS ? backoff * 2 : BACKOFF_MAX_NS;
+    }
+}
+
+int go_connect(int fd, const struct sockaddr *sa, socklen_t len) {
+    struct rt_fd_op op;
+    int r = rt_fd_begin(&op, fd);
+    if (r == 0) {
+        r = connect_op(&op, sa, len);
+        rt_fd_end(&op);
+    }
+    return r;
+}
+
+/* Called with the runtime held: on a green thread, or by a foreign thread with a reference. */
+static int dial_to(const struct rt_addr *a) {
+    int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
+    if (fd < 0)
+        return fd;
+    bool stream = a->type == SOCK_STREAM;
+    if (a->protocol == IPPROTO_TCP)
+        rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    int err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    if (err) {
+        rt_sys_close(fd);
+        return err;
+    }
+    err = go_connect(fd, &a->sa, a->len);
+    if (err) {
+        rt_fd_close(fd);
+        return err;
+    }
+    return fd;
+}
+
+int go_dial(const char *network, const char *address) {
+    struct rt_addr list[RT_ADDR_MAX];
+    bool thread = rt_m() == NULL;
+    if (thread && rt_foreign_enter() != 0)
+        return -ENXIO;
+    int r = rt_cancel_check(rt_self());
+    int n = r ? 0 : rt_addr_parse(network, address, false, list);
+    if (n < 0)
+        r = n;
+    for (int i = 0; i < n; i++) {
+        r = dial_to(&list[i]);
+        if (r >= 0 || r == -ECANCELED || r == -ETIMEDOUT)
+            break;
+    }
+    if (thread)
+        rt_foreign_leave();
+    return r;
+}
+
+int go_shutdown(int fd, int how) {
+    return rt_sys_shutdown(fd, how);
+}

@@ -1,0 +1,273 @@
+/* rw.c - moving bytes: read, write, recv, send and their vectors.
+ *
+ * Promise: as if each call blocked, on any descriptor, blocking or not, and never longer than the scope
+ * allows. The transfer is tried at once and directly; only -EAGAIN parks. When the latest transfer
+ * left nothing behind and no event came since, the try is skipped: after a request has been answered the
+ * next one is not there yet, and a failing recv costs as much as a good one.
+ *
+ * O_NONBLOCK is never set on a descriptor that is not ours, because it belongs to the open file, which
+ * other processes may share. So:
+ *   sockets   MSG_DONTWAIT, which is per call
+ *   others    preadv2, pwritev2 with RWF_NOWAIT, which is per call, too (pipes since Linux 6.5, ...)
+ *   -EOPNOTSUPP (ttys, older pipes): poll(2), then a plain read, which has something to read unless
+ *             another process takes it first; or a plain write of no more than surely fits
+ *   files     a plain read or write: they are never "not ready"
+ * What a number means is tried, not remembered: slot->kind only says which to try first. */
+#include "base/sys_io.h"
+#include "netpoll/fd.h"
+
+#include <gort/io.h>
+#include <limits.h>
+
+enum { SURELY_FITS = 256 }; /* a tty that polls writable takes that much (tty_io.c: WAKEUP_CHARS) */
+
+static unsigned recv_events(int flags) {
+    if (flags & MSG_ERRQUEUE)
+        return 0; /* POLLERR is always in */
+    return flags & MSG_OOB ? POLLPRI : POLLIN;
+}
+
+/* ---- sockets ---------------------------------------------------------------------------------- */
+
+static ssize_t sock_recv(struct rt_fd_op *op, void *buf, size_t n, int flags) {
+    for (;;) {
+        if (rt_likely(rt_fd_fresh(op, RT_IN)) || flags) {
+            ssize_t r = rt_sys_recv(op->fd, buf, n, flags | MSG_DONTWAIT);
+            if (r != -EAGAIN || (flags & MSG_DONTWAIT)) {
+                if (r > 0 && (size_t)r < n && !flags)
+                    rt_fd_drained(op, RT_IN);
+                return r;
+            }
+        }
+        int err = rt_fd_wait(op, recv_events(flags), GO_FOREVER, RT_WHY_IO_READ);
+        if (err)
+            return err;
+    }
+}
+
+static ssize_t sock_send(struct rt_fd_op *op, const void *buf, size_t n, int flags) {
+    for (;;) {
+        if (rt_likely(rt_fd_fresh(op, RT_OUT)) || flags) {
+            ssize_t r = rt_sys_send(op->fd, buf, n, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (r != -EAGAIN || (flags & MSG_DONTWAIT)) {
+                if (rt_unlikely(r > 0 && (size_t)r < n))
+                    rt_fd_drained(op, RT_OUT);
+                return r;
+            }
+        }
+        int err = rt_fd_wait(op, POLLOUT, GO_FOREVER, RT_WHY_IO_WRITE);
+        if (err)
+            return err;
+    }
+}
+
+static ssize_t sock_msg(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    for (;;) {
+        if (rt_fd_fresh(op, dir)) {
+            ssize_t r = dir == RT_IN ? rt_sys_recvmsg(op->fd, &msg, MSG_DONTWAIT)
+                                     : rt_sys_sendmsg(op->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (r != -EAGAIN)
+                return r;
+        }
+        int err = rt_fd_wait(op, dir == RT_IN ? POLLIN : POLLOUT, GO_FOREVER,
+                             dir == RT_IN ? RT_WHY_IO_READ : RT_WHY_IO_WRITE);
+        if (err)
+            return err;
+    }
+}
+
+/* ---- everything else -------------------------------------------------------------------------- */
+
+static ssize_t plain(int fd, int dir, const struct iovec *iov, int count) {
+    return dir == RT_IN ? rt_sys_readv(fd, iov, count) : rt_sys_writev(fd, iov, count);
+}
+
+/* A file that cannot promise not to wait: ask first. */
+static ssize_t polled(int fd, int type, int dir, const struct iovec *iov, int count) {
+    int ready = rt_sys_fd_ready(fd, dir == RT_IN ? POLLIN : POLLOUT);
+    if (ready <= 0)
+        return ready < 0 ? ready : -EAGAIN;
+    if (dir == RT_IN)
+        return plain(fd, dir, iov, count);
+    size_t most = type == RT_TYPE_PIPE ? PIPE_BUF : SURELY_FITS;
+    while (count > 1 && iov->iov_len == 0)
+        iov++, count--;
+    struct iovec little = {.iov_base = iov->iov_base,
+                           .iov_len = iov->iov_len < most ? iov->iov_len : most};
+    return plain(fd, dir, &little, 1);
+}
+
+/* One try; -ENOTSOCK: it is a socket after all. */
+static ssize_t other_try(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
+    ssize_t r = dir == RT_IN ? rt_sys_readv_nowait(op->fd, iov, count)
+                             : rt_sys_writev_nowait(op->fd, iov, count);
+    if (r != -EAGAIN && r != -EOPNOTSUPP)
+        return r;
+    int type = rt_sys_fd_type(op->fd);
+    if (type < 0)
+        return type;
+    if (type == RT_TYPE_FILE)
+        return plain(op->fd, dir, iov, count);
+    if (type == RT_TYPE_SOCKET)
+        return -ENOTSOCK;
+    return r == -EAGAIN ? r : polled(op->fd, type, dir, iov, count);
+}
+
+static ssize_t other_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
+    for (;;) {
+        rt_fd_fresh(op, dir);
+        ssize_t r = other_try(op, dir, iov, count);
+        if (r != -EAGAIN)
+            return r;
+        int err = rt_fd_wait(op, dir == RT_IN ? POLLIN : POLLOUT, GO_FOREVER,
+                             dir == RT_IN ? RT_WHY_IO_READ : RT_WHY_IO_WRITE);
+        if (err)
+            return err;
+    }
+}
+
+/* ---- either ----------------------------------------------------------------------------------- */
+
+static bool looks_like_socket(const struct rt_fd_op *op) {
+    return rt_likely(rt_load_relaxed(&op->slot->kind) == RT_KIND_SOCKET);
+}
+
+/* After -ENOTSOCK from one side, the other is tried, and first from now on. Twice wrong happens when the
+ * number changes hands in between, and then it is the caller's bug. */
+static ssize_t other_or_socket(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
+    ssize_t r = -ENOTSOCK;
+    for (int tries = 0; r == -ENOTSOCK && tries < 4; tries++) {
+        if (looks_like_socket(op)) {
+            r = sock_msg(op, dir, iov, count);
+            if (r == -ENOTSOCK)
+                rt_store_relaxed(&op->slot->kind, RT_KIND_OTHER);
+        } else {
+            r = other_move(op, dir, iov, count);
+            if (r == -ENOTSOCK)
+                rt_store_relaxed(&op->slot->kind, RT_KIND_SOCKET);
+        }
+    }
+    return r;
+}
+
+static __attribute__((noinline)) ssize_t move_one(struct rt_fd_op *op, int dir, const void *buf,
+                                                  size_t n) {
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n};
+    return other_or_socket(op, dir, &iov, 1);
+}
+
+static inline ssize_t write_some(struct rt_fd_op *op, const void *buf, size_t n) {
+    if (rt_likely(looks_like_socket(op))) {
+        ssize_t r = sock_send(op, buf, n, 0);
+        if (rt_likely(r != -ENOTSOCK))
+            return r;
+    }
+    return move_one(op, RT_OUT, buf, n);
+}
+
+/* ---- the calls -------------------------------------------------------------------------------- */
+
+ssize_t go_read(int fd, void *buf, size_t n) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    r = -ENOTSOCK;
+    if (rt_unlikely(n == 0)) /* read(2) of nothing never waits, recv(2) does */
+        r = rt_sys_readv(fd, &(struct iovec){.iov_base = buf}, 1);
+    else if (looks_like_socket(&op))
+        r = sock_recv(&op, buf, n, 0);
+    if (rt_unlikely(r == -ENOTSOCK))
+        r = move_one(&op, RT_IN, buf, n);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_write(int fd, const void *buf, size_t n) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    r = write_some(&op, buf, n);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_write_all(int fd, const void *buf, size_t n) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    size_t done = 0;
+    do {
+        r = write_some(&op, (const char *)buf + done, n - done);
+        if (r <= 0)
+            break;
+        done += (size_t)r;
+    } while (done < n);
+    rt_fd_end(&op);
+    if (r < 0)
+        return r;
+    return done == n ? (ssize_t)n : -EIO; /* a device that takes nothing and says no error */
+}
+
+static ssize_t move_vector(int fd, int dir, const struct iovec *iov, int count) {
+    struct rt_fd_op op;
+    if (count < 0 || count > IOV_MAX)
+        return -EINVAL;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    size_t total = 0;
+    for (int i = 0; i < count && total == 0; i++)
+        total = iov[i].iov_len;
+    r = total ? other_or_socket(&op, dir, iov, count) : plain(fd, dir, iov, count);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_readv(int fd, const struct iovec *iov, int count) {
+    return move_vector(fd, RT_IN, iov, count);
+}
+
+ssize_t go_writev(int fd, const struct iovec *iov, int count) {
+    return move_vector(fd, RT_OUT, iov, count);
+}
+
+/* MSG_WAITALL on a stream: MSG_DONTWAIT would end it early, so it is done here. */
+static ssize_t recv_all(struct rt_fd_op *op, char *buf, size_t n, int flags) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t r = sock_recv(op, buf + done, n - done, flags);
+        if (r <= 0)
+            return done ? (ssize_t)done : r;
+        done += (size_t)r;
+    }
+    return (ssize_t)done;
+}
+
+ssize_t go_recv(int fd, void *buf, size_t n, int flags) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    const int partial = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_OOB;
+    if ((flags & MSG_WAITALL) && !(flags & partial) && n > 0 &&
+        rt_sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM)
+        r = recv_all(&op, buf, n, flags & ~MSG_WAITALL);
+    else
+        r = sock_recv(&op, buf, n, flags);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_send(int fd, const void *buf, size_t n, int flags) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    r = sock_send(&op, buf, n, flags);
+    rt_fd_end(&op);
+    return r;
+}

@@ -1,0 +1,340 @@
+/* fd.c - the descriptor table, waiting on a descriptor, and the end of one.
+ *
+ * Promise: a green thread that waits on a descriptor is made ready when the descriptor is ready in its
+ * direction, is closed by go_close, or when it is cancelled or late; never later than that, and perhaps
+ * earlier (it tries its call again, and waits again).
+ *
+ * A POLL IS A HINT, NEVER A DEBT. The transfer is always a direct, non-blocking call of the green thread
+ * itself. What the engines have in flight is only a question to the kernel, "tell me when", to which the
+ * answer may be late, stale or unwanted. No buffer is lent, so to cancel is to claim the G, at once.
+ *
+ *   waiter                                         event
+ *   e = slot->edge; try the call: -EAGAIN          lock; edge++; take the waiters of that direction off
+ *   lock; edge != e or gen != g: try again           the list and claim them; unlock; queue them
+ *   enqueue; arm the engine; park (unlocks)
+ * The event counter closes the gap between the -EAGAIN and the park for edge-triggered epoll, which
+ * tells each edge once. It has no bit that must be cleared, so any number of readers may wait. For the
+ * same reason the hint "dry" holds the count at which the direction was seen empty: one more event makes
+ * it void by itself. All waiters of a direction are woken, each tries; who finds nothing waits again.
+ * Waking one and passing the rest on would hang when that one does not read (go_poll, a cancel).
+ *
+ * CLOSE: lock; gen++, claim all waiters with -EBADF, disarm the engine, mark CLOSING; unlock; close(2);
+ * lock; clear CLOSING unless the slot has changed hands; unlock. close(2) hands the number to whoever
+ * opens next, and that may be go_accept on another M before we return from it: it bumps gen, and we then
+ * leave the mark alone. A waiter that finds CLOSING cannot know which file its number means, so it tries its call
+ * again. A call compares gen after each wait: woken for the old file, it must not read
+ * from the new one. What remains is the window between that look and the system call; Go closes it
+ * with a counter that each call takes and drops, two locked operations per call, which we do not pay
+ * to protect a program that closes what it is reading from.
+ * Never shutdown(2): it would end a socket that another process shares.
+ *
+ * Slots stay where they are while the runtime runs: late events look at them without a reference.
+ * They are valid when zero, so a chunk of 4,096 is just mapped, and its pages come when touched. */
+#include "netpoll/fd.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "base/sys_io.h"
+
+_Static_assert(sizeof(struct rt_fd) == RT_CACHE_LINE, "a slot is a cache line");
+
+const struct rt_fd_engine *rt_fd_engine;
+struct rt_fd *rt_fd_chunks[RT_FD_CHUNKS];
+
+static const size_t CHUNK_BYTES = RT_FD_CHUNK * sizeof(struct rt_fd);
+
+/* Waits begun and ended on each M, by Gs that run there; one more for foreign threads. */
+struct count {
+    uint64_t begun, ended;
+} __attribute__((aligned(RT_CACHE_LINE)));
+static struct count *counts;
+static struct count foreign_count;
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+int rt_fd_start(unsigned procs) {
+    counts = rt_sys_alloc_aligned(procs * sizeof *counts, RT_CACHE_LINE);
+    foreign_count = (struct count){0};
+    return counts ? 0 : -ENOMEM;
+}
+
+void rt_fd_stop(void) {
+    for (size_t i = 0; i < RT_FD_CHUNKS; i++)
+        if (rt_fd_chunks[i]) {
+            rt_sys_unmap(rt_fd_chunks[i], CHUNK_BYTES);
+            rt_fd_chunks[i] = NULL;
+        }
+    rt_sys_free(counts);
+    counts = NULL;
+}
+
+/* The slot of fd, which is in range. NULL: out of memory. */
+static struct rt_fd *slot_make(int fd) {
+    struct rt_fd **chunk = &rt_fd_chunks[(unsigned)fd >> RT_FD_CHUNK_BITS];
+    if (!rt_load_acquire(chunk)) { /* pairs with the CAS below */
+        struct rt_fd *fresh = rt_sys_map(CHUNK_BYTES), *none = NULL;
+        if (!fresh)
+            return NULL;
+        if (!rt_cas(chunk, &none, fresh)) /* publish; pairs with the acquire in rt_fd_at */
+            rt_sys_unmap(fresh, CHUNK_BYTES);
+    }
+    return rt_fd_at(fd);
+}
+
+static bool in_range(int fd) {
+    return fd >= 0 && (unsigned)fd < (unsigned)RT_FD_CHUNKS << RT_FD_CHUNK_BITS;
+}
+
+/* ---- begin and end ---------------------------------------------------------------------------- */
+
+int rt_fd_begin_slow(struct rt_fd_op *op) {
+    bool thread = op->g->flags & RT_G_THREAD; /* else the runtime runs, or who would run the caller? */
+    int err = 0;
+    if (thread && rt_foreign_enter() != 0)
+        return -ENXIO;
+    op->slot = rt_fd_at(op->fd); /* again: the look before the reference was only a guess */
+    if (!op->slot) {
+        /* Ask before a chunk is mapped for a number that means nothing. */
+        err = in_range(op->fd) ? rt_sys_fd_ready(op->fd, 0) : -EBADF;
+        if (err >= 0) {
+            op->slot = slot_make(op->fd);
+            err = op->slot ? 0 : -ENOMEM;
+        }
+    }
+    if (err && thread)
+        rt_foreign_leave();
+    return err;
+}
+
+void rt_fd_end_slow(void) {
+    rt_foreign_leave();
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------- */
+
+unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n) {
+    unsigned mask = 0;
+    *n = 0;
+    if (rt_fd_waiters_empty(s))
+        return 0;
+    for (const struct rt_list *l = s->waiters.next; l != &s->waiters; l = l->next) {
+        const struct rt_fd_waiter *w = rt_container_of(l, const struct rt_fd_waiter, link);
+        if (rt_fd_dirs(w->mask) & dirs) {
+            mask |= w->mask;
+            ++*n;
+        }
+    }
+    return mask;
+}
+
+/* Is there reason to try again instead of waiting? Lock held. */
+static bool moved_on(const struct rt_fd_op *op, unsigned mask) {
+    unsigned dirs = rt_fd_dirs(mask);
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if ((dirs & 1u << dir) && op->slot->edge[dir] != op->edge[dir])
+            return true;
+    return (op->slot->flags & RT_FD_CLOSING) != 0;
+}
+
+static int count_and_park(struct rt_fd_op *op, int64_t deadline, enum rt_why why) {
+    struct rt_m *m = rt_m();
+    if (m)
+        rt_bump(&counts[m->index].begun);
+    else
+        rt_fetch_add_relaxed(&foreign_count.begun, 1);
+    int r = rt_park(op->g, &op->slot->lock, RT_WAITING, deadline, why);
+    m = rt_m();
+    if (m)
+        rt_bump(&counts[m->index].ended);
+    else
+        rt_fetch_add_relaxed(&foreign_count.ended, 1);
+    return r;
+}
+
+int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
+    struct rt_fd *s = op->slot;
+    struct rt_g *g = op->g;
+    rt_lock(&s->lock);
+    if (rt_unlikely(s->gen != op->gen)) {
+        rt_unlock(&s->lock);
+        return -EBADF;
+    }
+    if (rt_unlikely(moved_on(op, mask))) {
+        bool closing = s->flags & RT_FD_CLOSING;
+        rt_unlock(&s->lock);
+        if (closing)
+            go_yield(); /* close(2) may linger */
+        return 0;
+    }
+    struct rt_fd_waiter w = {.g = g, .seq = rt_park_seq(g), .mask = mask};
+    if (rt_unlikely(!s->waiters.next))
+        rt_list_init(&s->waiters);
+    rt_list_push_back(&s->waiters, &w.link);
+    int err = rt_fd_engine->arm(s, op->fd);
+    if (rt_unlikely(err != 0)) {
+        rt_list_remove(&w.link);
+        rt_unlock(&s->lock);
+        if (err != RT_FD_ALWAYS && err != -EAGAIN)
+            return err;
+        go_yield();
+        err = rt_cancel_check(g);
+        return err ? rt_cancel_result(g, err, own_deadline) : 0;
+    }
+    int r = count_and_park(op, own_deadline < g->limit ? own_deadline : g->limit, why);
+    if (rt_likely(r == 0))
+        return rt_unlikely(rt_load_acquire(&s->gen) != op->gen) ? -EBADF : 0; /* see reset */
+    rt_lock(&s->lock);
+    if (w.link.next)
+        rt_list_remove(&w.link);
+    rt_unlock(&s->lock);
+    return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
+}
+
+static void claim_all(struct rt_fd *s, unsigned dirs, int result, struct rt_glist *out) {
+    if (rt_fd_waiters_empty(s))
+        return;
+    struct rt_list *l = s->waiters.next;
+    while (l != &s->waiters) {
+        struct rt_fd_waiter *w = rt_container_of(l, struct rt_fd_waiter, link);
+        l = l->next;
+        if (!(rt_fd_dirs(w->mask) & dirs))
+            continue;
+        struct rt_g *g = w->g;
+        uint64_t seq = w->seq;
+        rt_list_remove(&w->link);
+        if (rt_claim(g, seq, result)) /* else cancelled or late: it sees that it is off the list */
+            rt_glist_push(out, g);
+    }
+}
+
+void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *ready) {
+    if (wary)
+        rt_store_relaxed(&s->flags, (uint16_t)(s->flags | RT_FD_WARY));
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (dirs & 1u << dir)
+            rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
+    claim_all(s, dirs, 0, ready);
+}
+
+uint64_t rt_fd_waits(void) {
+    uint64_t n = rt_load_relaxed(&foreign_count.begun) - rt_load_relaxed(&foreign_count.ended);
+    for (uint32_t i = 0; counts && i < rt.procs; i++)
+        n += rt_load_relaxed(&counts[i].begun) - rt_load_relaxed(&counts[i].ended);
+    return (int64_t)n < 0 ? 0 : n; /* the counters are not read at one moment */
+}
+
+void rt_fd_kick(struct rt_m *m) {
+    /* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit (idle.c). */
+    rt_fetch_or(&m->p->attention, RT_P_LOOK);
+    uint32_t mode = rt_load_seq_cst(&m->sleep);
+    if (mode == RT_SLEEP_POLLER)
+        rt_poller->wake(m);
+    else if (mode == RT_SLEEP_FUTEX)
+        rt_note_wake(&m->note);
+}
+
+/* ---- the end of a descriptor ------------------------------------------------------------------ */
+
+static void ready_all(struct rt_glist *l) {
+    for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;)
+        rt_ready(g);
+}
+
+/* Lock held. Everything that is known of the descriptor is void. */
+static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
+    rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin, rt_fd_wait */
+    claim_all(s, ~0u, -EBADF, out);
+    rt_fd_engine->disarm(s, fd);
+    rt_store_relaxed(&s->flags, 0);
+    rt_store_relaxed(&s->kind, RT_KIND_SOCKET);
+    for (int dir = RT_IN; dir <= RT_OUT; dir++) {
+        rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
+        rt_store_relaxed(&s->dry[dir], 0);
+    }
+}
+
+/* The lock, while nobody is between reset and close(2) on this number. */
+static void lock_unless_closing(struct rt_fd *s) {
+    for (;;) {
+        rt_lock(&s->lock);
+        if (rt_likely(!(s->flags & RT_FD_CLOSING)))
+            return;
+        rt_unlock(&s->lock);
+        rt_sys_yield();
+    }
+}
+
+int rt_fd_adopt(int fd, unsigned flags) {
+    struct rt_fd *s = in_range(fd) ? slot_make(fd) : NULL;
+    if (!s)
+        return -ENOMEM;
+    struct rt_glist woken = {0};
+    rt_lock(&s->lock); /* closing or not: the number is ours now */
+    reset(s, fd, &woken);
+    rt_store_relaxed(&s->flags, (uint16_t)flags);
+    rt_unlock(&s->lock);
+    ready_all(&woken);
+    return 0;
+}
+
+void rt_fd_forget(int fd) {
+    struct rt_fd *s = rt_fd_at(fd);
+    if (!s)
+        return;
+    struct rt_glist woken = {0};
+    lock_unless_closing(s);
+    reset(s, fd, &woken);
+    rt_unlock(&s->lock);
+    ready_all(&woken);
+}
+
+int rt_fd_close(int fd) {
+    struct rt_fd *s = rt_fd_at(fd);
+    if (!s)
+        return rt_sys_close(fd);
+    struct rt_glist woken = {0};
+    lock_unless_closing(s);
+    reset(s, fd, &woken);
+    uint32_t gen = s->gen;
+    rt_store_relaxed(&s->flags, RT_FD_CLOSING);
+    rt_unlock(&s->lock);
+    ready_all(&woken);
+    int err = rt_sys_close(fd);
+    rt_lock(&s->lock);
+    if (s->gen == gen)
+        rt_store_relaxed(&s->flags, (uint16_t)(s->flags & ~RT_FD_CLOSING));
+    rt_unlock(&s->lock);
+    return err;
+}
+
+/* ---- the stop --------------------------------------------------------------------------------- */
+
+static void evict(struct rt_fd *s, struct rt_glist *out) {
+    rt_lock(&s->lock);
+    struct rt_list *l = s->waiters.next;
+    while (l && l != &s->waiters) {
+        struct rt_fd_waiter *w = rt_container_of(l, struct rt_fd_waiter, link);
+        l = l->next;
+        if (!(w->g->flags & RT_G_THREAD))
+            continue;
+        struct rt_g *g = w->g;
+        uint64_t seq = w->seq;
+        rt_list_remove(&w->link);
+        if (rt_claim(g, seq, -ECANCELED))
+            rt_glist_push(out, g);
+    }
+    rt_unlock(&s->lock);
+}
+
+void rt_fd_evict_foreign(void) {
+    struct rt_glist woken = {0};
+    if (rt_load_relaxed(&foreign_count.begun) == rt_load_relaxed(&foreign_count.ended))
+        return;
+    for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
+        struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */
+        for (size_t j = 0; chunk && j < RT_FD_CHUNK; j++)
+            evict(&chunk[j], &woken);
+    }
+    ready_all(&woken);
+}

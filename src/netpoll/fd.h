@@ -1,0 +1,181 @@
+/* fd.h - the descriptor table: what the runtime knows of each descriptor, and who waits on it.
+ *
+ * A call on a descriptor is: rt_fd_begin; then again and again: rt_fd_fresh and the system call, and
+ * when that says -EAGAIN rt_fd_wait; at last rt_fd_end. fd.c tells the protocol. */
+#ifndef RT_FD_H
+#define RT_FD_H
+
+#include "base/list.h"
+#include "sched/park.h"
+#include "sched/poller.h"
+#include "sched/sched.h"
+#include "sched/start.h"
+
+#include <errno.h>
+#include <poll.h>
+
+enum { RT_IN = 0, RT_OUT = 1 };
+enum { /* what of poll(2) belongs to which direction; POLLERR and POLLHUP belong to both */
+    RT_OUT_EVENTS = POLLOUT | POLLWRNORM | POLLWRBAND,
+    RT_IN_EVENTS = POLLIN | POLLPRI | POLLRDNORM | POLLRDBAND | POLLRDHUP,
+};
+
+enum { /* slot->flags: written under the lock */
+    RT_FD_OURS = 1,    /* made by gort: non-blocking, and closed by go_close */
+    RT_FD_STREAM = 2,  /* bytes without borders: a short read means that it is empty */
+    RT_FD_WARY = 4,    /* the end, an error or urgent data were seen: do not trust a short read */
+    RT_FD_CLOSING = 8, /* somebody is between giving the waiters up and close(2) */
+    RT_FD_ADDED = 16,  /* epoll: in the set, as far as we know */
+    RT_FD_NODELAY = 32, /* a listener whose connections inherit TCP_NODELAY */
+};
+
+enum rt_fd_kind { /* which call to try first; a guess that the system calls correct */
+    RT_KIND_SOCKET = 0, /* also: not known yet */
+    RT_KIND_OTHER,
+};
+
+/* uring: the poll in flight for one direction; epoll does not use it. Under the slot's lock. */
+struct rt_fd_poll {
+    uint32_t seq;   /* of the latest poll: a completion with another is stale */
+    uint16_t owner; /* index of the M whose ring has it, + 1; 0: none */
+    uint16_t mask;
+};
+
+struct rt_fd {
+    uint32_t lock;
+    uint32_t gen;     /* bumped by close, forget and reuse; read without the lock */
+    uint32_t edge[2]; /* events so far by direction; written under the lock */
+    uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing behind; a hint, any thread */
+    uint16_t flags;
+    uint8_t kind;     /* enum rt_fd_kind; a hint, any thread */
+    struct rt_list waiters; /* struct rt_fd_waiter; all zero before the first */
+    struct rt_fd_poll poll[2];
+};
+
+struct rt_fd_waiter {
+    struct rt_list link;
+    struct rt_g *g;
+    uint64_t seq;
+    unsigned mask;
+};
+
+struct rt_fd_op {
+    struct rt_g *g;
+    struct rt_fd *slot;
+    uint32_t gen;
+    uint32_t edge[2]; /* what slot->edge was before the latest try */
+    int fd;
+};
+
+/* What an engine does for fd.c; the lock of s is held. */
+struct rt_fd_engine {
+    /* The waiters of s want what is in their masks. 0; RT_FD_ALWAYS: this file is always ready;
+     * -EAGAIN: no room now, yield and try again; other -errno. Called right before the park, on the
+     * thread that will park. */
+    int (*arm)(struct rt_fd *s, int fd);
+    /* Forget what is armed. fd is still open. */
+    void (*disarm)(struct rt_fd *s, int fd);
+};
+enum { RT_FD_ALWAYS = 1 };
+extern const struct rt_fd_engine *rt_fd_engine;
+
+/* The table. Two levels, so that a slot's address never changes while the runtime runs. */
+enum { RT_FD_CHUNK_BITS = 12, RT_FD_CHUNK = 1 << RT_FD_CHUNK_BITS, RT_FD_CHUNKS = 1 << 14 };
+extern struct rt_fd *rt_fd_chunks[RT_FD_CHUNKS];
+
+/* The slot of fd; NULL when its part of the table has never been needed, or fd is out of range. */
+static inline struct rt_fd *rt_fd_at(int fd) {
+    unsigned n = (unsigned)fd;
+    if (rt_unlikely(n >= (unsigned)RT_FD_CHUNKS << RT_FD_CHUNK_BITS))
+        return NULL;
+    struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[n >> RT_FD_CHUNK_BITS]); /* fd.c: publish */
+    return rt_likely(chunk != NULL) ? &chunk[n & (RT_FD_CHUNK - 1)] : NULL;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------ */
+
+int rt_fd_begin_slow(struct rt_fd_op *op);
+void rt_fd_end_slow(void);
+
+/* May the caller do I/O now? 0 (then rt_fd_end must follow), -ENXIO, -ECANCELED, -ETIMEDOUT, -EBADF,
+ * -ENOMEM. */
+static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
+    struct rt_g *g = rt_self();
+    op->g = g;
+    op->fd = fd;
+    op->slot = rt_fd_at(fd);
+    if (rt_unlikely(!op->slot || (g->flags & RT_G_THREAD))) {
+        int err = rt_fd_begin_slow(op);
+        if (err)
+            return err;
+    }
+    op->gen = rt_load_acquire(&op->slot->gen); /* pairs with the release in fd.c: reset */
+    int err = rt_cancel_check(g);
+    if (rt_unlikely(err != 0) && (g->flags & RT_G_THREAD))
+        rt_fd_end_slow();
+    return err;
+}
+
+static inline void rt_fd_end(struct rt_fd_op *op) {
+    if (rt_unlikely(op->g->flags & RT_G_THREAD))
+        rt_fd_end_slow();
+}
+
+/* Before each try: note what has happened so far. False: the latest transfer left nothing behind and
+ * no event came since, so a try would be wasted. */
+static inline bool rt_fd_fresh(struct rt_fd_op *op, int dir) {
+    /* Acquire: keeps the try behind it, and pairs with the release in rt_fd_event (flags first). */
+    uint32_t edge = rt_load_acquire(&op->slot->edge[dir]);
+    op->edge[dir] = edge;
+    return rt_load_relaxed(&op->slot->dry[dir]) != edge + 1;
+}
+
+/* The try that rt_fd_fresh preceded moved less than it could. */
+static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
+    uint16_t flags = rt_load_relaxed(&op->slot->flags);
+    if ((flags & (RT_FD_STREAM | RT_FD_WARY)) == RT_FD_STREAM)
+        rt_store_relaxed(&op->slot->dry[dir], op->edge[dir] + 1);
+}
+
+/* Park until fd may be ready for an event of mask (0: POLLERR and POLLHUP alone), unless one came since
+ * rt_fd_fresh. own_deadline: the call's own, GO_FOREVER for none. 0: try again. -EBADF: closed;
+ * -ECANCELED, -ETIMEDOUT: as the caller must report them; -ENOMEM, -ENOSPC: the kernel's. */
+int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why);
+
+/* Take the slot of a descriptor that gort has just made: whatever it knew of an older one of the same
+ * number is over. flags: RT_FD_OURS | ... 0, -ENOMEM. */
+int rt_fd_adopt(int fd, unsigned flags);
+
+/* Whoever waits on fd gets -EBADF. */
+void rt_fd_forget(int fd);
+/* The same, and close(2). 0 or -errno. */
+int rt_fd_close(int fd);
+
+/* ---- for the engines -------------------------------------------------------------------------- */
+
+static inline bool rt_fd_waiters_empty(const struct rt_fd *s) {
+    return !s->waiters.next || rt_list_empty(&s->waiters);
+}
+
+/* Bits 1 << RT_IN, 1 << RT_OUT. */
+static inline unsigned rt_fd_dirs(unsigned mask) {
+    unsigned dirs = mask & RT_OUT_EVENTS ? 1u << RT_OUT : 0;
+    return dirs == 0 || (mask & ~(unsigned)RT_OUT_EVENTS) ? dirs | 1u << RT_IN : dirs;
+}
+
+/* What the waiters of these directions want, united; *n: how many they are. */
+unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n);
+
+/* Something happened in these directions: claim the waiters, append them to ready. Lock held. */
+void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *ready);
+
+/* Make m look at its netpoller soon; any thread. */
+void rt_fd_kick(struct rt_m *m);
+
+int rt_fd_start(unsigned procs);
+void rt_fd_stop(void);
+uint64_t rt_fd_waits(void);
+/* Claim with -ECANCELED every foreign thread that waits on a descriptor: the runtime stops. */
+void rt_fd_evict_foreign(void);
+
+#endif

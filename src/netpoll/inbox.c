@@ -1,0 +1,63 @@
+/* inbox.c - see inbox.h. The array doubles when it is full; it is allocated outside the lock, which
+ * spins. */
+#include "netpoll/inbox.h"
+
+#include "base/lock.h"
+#include "base/sys.h"
+
+#include <string.h>
+
+void rt_inbox_init(struct rt_inbox *b) {
+    *b = (struct rt_inbox){.cap = RT_INBOX_FIRST, .items = b->first};
+}
+
+void rt_inbox_free(struct rt_inbox *b) {
+    if (b->items != b->first)
+        rt_sys_free(b->items);
+    rt_inbox_init(b);
+}
+
+/* Lock held: a larger array, unless somebody else has made one. What is left over is returned. */
+static uint64_t *grow(struct rt_inbox *b, uint64_t *fresh, uint32_t cap) {
+    if (cap <= b->cap)
+        return fresh;
+    memcpy(fresh, b->items, b->n * sizeof *fresh);
+    uint64_t *old = b->items == b->first ? NULL : b->items;
+    b->items = fresh;
+    b->cap = cap;
+    return old;
+}
+
+bool rt_inbox_post(struct rt_inbox *b, uint64_t item) {
+    for (;;) {
+        rt_lock(&b->lock);
+        uint32_t cap = b->cap;
+        bool done = b->n < cap;
+        if (done) {
+            b->items[b->n] = item;
+            rt_store_relaxed(&b->n, b->n + 1);
+        }
+        rt_unlock(&b->lock);
+        if (done)
+            return true;
+        uint64_t *fresh = rt_sys_alloc(2 * (size_t)cap * sizeof *fresh);
+        if (!fresh)
+            return false;
+        rt_lock(&b->lock);
+        uint64_t *old = grow(b, fresh, 2 * cap);
+        rt_unlock(&b->lock);
+        rt_sys_free(old);
+    }
+}
+
+uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max) {
+    if (!rt_inbox_any(b))
+        return 0;
+    rt_lock(&b->lock);
+    uint32_t n = b->n < max ? b->n : max;
+    memcpy(out, b->items, n * sizeof *out);
+    memmove(b->items, b->items + n, (b->n - n) * sizeof *out);
+    rt_store_relaxed(&b->n, b->n - n);
+    rt_unlock(&b->lock);
+    return n;
+}

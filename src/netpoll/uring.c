@@ -1,0 +1,417 @@
+/* uring.c - the netpoll engine on io_uring: one ring for each M, readiness polls, direct transfers.
+ *
+ * Promise: a poll that is armed on a ring is answered when its M passes its scheduler loop, or at once
+ * while it sleeps; nothing outside this M ever touches its ring.
+ *
+ * A parking G prepares a one-shot POLL_ADD on the ring of the M that it runs on, without a system call;
+ * the M submits what has gathered when it runs out of work, when the oldest is 20 us old or the queue is
+ * half full, and the same call runs the deferred work of the ring, so a busy server makes one
+ * io_uring_enter for dozens of parks and wakes. (Submitting at each park cost others half of their
+ * CPU; gathering without an age limit ruined their tails: research/uring.md.)
+ *
+ * ONE POLL FOR EACH SLOT AND DIRECTION. slot->poll[dir] = {owner M, mask, seq}. The completion carries
+ * {descriptor, direction, seq}: it counts only while seq and owner are still the slot's, so an answer
+ * for a closed descriptor, an older poll or a reused number is thrown away. No pointer is carried.
+ *   armed, new waiter, mask covered:  own ring, or others wait on it too -> relies on it
+ *                                     another ring, nobody waits on it   -> armed here, removed there
+ *   waiter cancelled or late:         the poll stays; the next wait relies on it. So a reader that times
+ *                                     out 10,000 times has one poll in flight, not 10,000.
+ *   close, forget:                    removed. A poll holds the file: until it is gone no FIN is sent.
+ *                                     On the own ring that is submitted at once; the owner of
+ *                                     another ring finds it in its inbox, and is woken.
+ * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M, preferably
+ * one that sleeps, and parks like a G.
+ *
+ * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is rung.
+ * It lends eight bytes of struct uring, which live until the ring is closed. An M with nothing in
+ * flight sleeps on a futex instead: cheaper, and no false iowait. A signal is not needed for any of this.
+ *
+ * Tried by others and not done here: one ring for all (a lock on each park), fixed files and buffer
+ * rings (they bind a descriptor to an M and break stealing), receiving by the ring (lends the buffer). */
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/sys.h"
+#include "base/sys_io.h"
+#include "netpoll/engines.h"
+#include "netpoll/fd.h"
+#include "netpoll/inbox.h"
+#include "netpoll/ring.h"
+
+#include <string.h>
+
+enum { ENTRIES = 512, COMPLETIONS = 4096, REAP_MAX = 256, INBOX_BATCH = 32, STOP_TRIES = 20 };
+static const int64_t SUBMIT_AGE_NS = 20 * 1000;
+static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
+
+struct uring {
+    struct rt_ring ring;
+    uint32_t inflight;      /* polls submitted or prepared whose completion has not been seen */
+    uint32_t index;         /* of its M */
+    int64_t first_prep;     /* when the oldest unsubmitted entry was prepared */
+    int64_t last_enter;
+    int bell;               /* eventfd; -1: none yet */
+    bool bell_armed;
+    uint64_t bell_count;    /* what the read of the bell is lent */
+    struct rt_inbox inbox;
+} __attribute__((aligned(RT_CACHE_LINE)));
+
+static struct uring *rings;
+static unsigned nrings;
+static uint32_t foreign_turn; /* round robin for foreign threads; only a hint */
+
+/* ---- user_data -------------------------------------------------------------------------------- */
+
+enum { TAG_NONE, TAG_POLL, TAG_BELL, TAG_LOOK };
+
+/* 4 bits of tag, 1 of direction, 27 of descriptor, 32 of sequence. */
+static uint64_t poll_data(int fd, int dir, uint32_t seq) {
+    return (uint64_t)TAG_POLL << 60 | (uint64_t)dir << 59 | (uint64_t)(unsigned)fd << 32 | seq;
+}
+static int data_fd(uint64_t data) {
+    return (int)(data >> 32 & 0x7ffffff);
+}
+static int data_dir(uint64_t data) {
+    return (int)(data >> 59 & 1);
+}
+static unsigned data_tag(uint64_t data) {
+    return (unsigned)(data >> 60);
+}
+
+/* ---- preparing: own ring ---------------------------------------------------------------------- */
+
+static struct uring *own(void) {
+    struct rt_m *m = rt_m();
+    return m ? m->poller : NULL;
+}
+
+/* An entry; a full queue is submitted on the spot. NULL: the kernel does not take any now. */
+static struct io_uring_sqe *entry(struct uring *u) {
+    if (rt_ring_unsubmitted(&u->ring) == 0)
+        u->first_prep = rt_sys_now();
+    struct io_uring_sqe *sqe = rt_ring_sqe(&u->ring);
+    if (rt_unlikely(!sqe)) {
+        rt_ring_enter(&u->ring, true, 0, -1);
+        sqe = rt_ring_sqe(&u->ring);
+    }
+    return sqe;
+}
+
+static int prepare_poll(struct uring *u, int fd, int dir, uint32_t seq, unsigned mask) {
+    struct io_uring_sqe *sqe = entry(u);
+    if (!sqe)
+        return -EAGAIN;
+    sqe->opcode = IORING_OP_POLL_ADD;
+    sqe->fd = fd;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    mask = mask << 16 | mask >> 16;
+#endif
+    sqe->poll32_events = mask;
+    sqe->user_data = poll_data(fd, dir, seq);
+    u->inflight++;
+    return 0;
+}
+
+static bool prepare_remove(struct uring *u, uint64_t data) {
+    struct io_uring_sqe *sqe = entry(u);
+    if (!sqe)
+        return false;
+    sqe->opcode = IORING_OP_POLL_REMOVE;
+    sqe->fd = -1;
+    sqe->addr = data;
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = (uint64_t)TAG_NONE << 60;
+    return true;
+}
+
+/* ---- what fd.c asks ---------------------------------------------------------------------------- */
+
+static struct rt_m *m_for_foreign(void) {
+    uint32_t start = rt_fetch_add_relaxed(&foreign_turn, 1);
+    for (uint32_t i = 0; i < nrings; i++) {
+        struct rt_m *m = &rt.ms[(start + i) % nrings];
+        if (rt_load_relaxed(&m->sleep) != RT_AWAKE)
+            return m;
+    }
+    return &rt.ms[start % nrings];
+}
+
+/* Ask the M of ring u, which is not ours, or ours when its queue is full. */
+static bool post(struct uring *u, uint64_t item, bool urgent) {
+    bool ok = rt_inbox_post(&u->inbox, item);
+    if (ok && urgent)
+        rt_fd_kick(&rt.ms[u->index]);
+    return ok;
+}
+
+/* Take back the poll of s in that direction. Without memory for the request the poll just stays until
+ * it fires: it is stale, and delays a FIN at worst. */
+static bool take_back(struct rt_fd *s, int fd, int dir, bool urgent) {
+    struct rt_fd_poll *p = &s->poll[dir];
+    struct uring *u = &rings[p->owner - 1], *mine = own();
+    uint64_t data = poll_data(fd, dir, p->seq);
+    p->owner = 0;
+    if (u == mine && prepare_remove(u, data))
+        return true;
+    post(u, data, urgent);
+    return false;
+}
+
+/* See the table at the top of the file. */
+static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
+    struct rt_fd_poll *p = &s->poll[dir];
+    unsigned n;
+    unsigned events = dir == RT_IN ? ~(unsigned)RT_OUT_EVENTS : RT_OUT_EVENTS;
+    unsigned mask = rt_fd_wanted(s, 1u << dir, &n) & events;
+    if (n == 0)
+        return 0;
+    if (p->owner) {
+        bool covered = (mask & ~(unsigned)p->mask) == 0;
+        if (covered && (p->owner == u->index + 1 || n > 1))
+            return 0;
+        take_back(s, fd, dir, false);
+    }
+    p->seq++;
+    int err = prepare_poll(u, fd, dir, p->seq, mask);
+    if (err)
+        return err;
+    p->owner = (uint16_t)(u->index + 1);
+    p->mask = (uint16_t)mask;
+    return 0;
+}
+
+static int uring_arm(struct rt_fd *s, int fd) {
+    struct uring *u = own();
+    if (rt_unlikely(!u)) {
+        uint64_t look = (uint64_t)TAG_LOOK << 60 | (uint64_t)(unsigned)fd << 32;
+        return post(m_for_foreign()->poller, look, true) ? 0 : -ENOMEM;
+    }
+    int err = arm_on(u, s, fd, RT_IN);
+    return err ? err : arm_on(u, s, fd, RT_OUT);
+}
+
+static void uring_disarm(struct rt_fd *s, int fd) {
+    bool submit = false;
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner)
+            submit |= take_back(s, fd, dir, true);
+    if (submit) /* the deferred work, too: the file is let go there */
+        rt_ring_enter(&own()->ring, true, 0, -1);
+}
+
+static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_disarm};
+
+/* ---- completions ------------------------------------------------------------------------------ */
+
+static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
+    struct rt_fd *s = rt_fd_at(data_fd(data));
+    int dir = data_dir(data);
+    u->inflight--;
+    if (!s)
+        return;
+    rt_lock(&s->lock);
+    struct rt_fd_poll *p = &s->poll[dir];
+    if (p->owner == u->index + 1 && p->seq == (uint32_t)data) {
+        /* An error (a descriptor closed behind our back, no memory) wakes, too: the call will tell. */
+        p->owner = 0;
+        rt_fd_event(s, 1u << dir, false, ready);
+    }
+    rt_unlock(&s->lock);
+}
+
+static unsigned reap(struct uring *u, struct rt_glist *ready) {
+    struct rt_ring *r = &u->ring;
+    uint32_t head = *r->cq_khead, tail = rt_load_acquire(r->cq_ktail); /* the kernel's release */
+    unsigned n = 0;
+    for (; head != tail && n < REAP_MAX; head++, n++) {
+        uint64_t data = r->cqes[head & r->cq_mask].user_data;
+        if (data_tag(data) == TAG_POLL)
+            poll_done(u, data, ready);
+        else if (data_tag(data) == TAG_BELL)
+            u->bell_armed = false;
+    }
+    rt_store_release(r->cq_khead, head); /* the kernel may write there again */
+    return n;
+}
+
+/* The inbox: polls to take back, descriptors to look at for foreign threads. */
+static void serve_inbox(struct uring *u) {
+    uint64_t items[INBOX_BATCH];
+    uint32_t n;
+    while ((n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0)
+        for (uint32_t i = 0; i < n; i++) {
+            int fd = data_fd(items[i]);
+            bool done = true;
+            if (data_tag(items[i]) == TAG_POLL) {
+                done = prepare_remove(u, items[i]);
+            } else {
+                struct rt_fd *s = rt_fd_at(fd);
+                rt_lock(&s->lock);
+                done = arm_on(u, s, fd, RT_IN) == 0 && arm_on(u, s, fd, RT_OUT) == 0;
+                rt_unlock(&s->lock);
+            }
+            if (!done) { /* the queue is full and the kernel busy: the rest waits, in any order */
+                for (; i < n; i++)
+                    rt_inbox_post(&u->inbox, items[i]);
+                return;
+            }
+        }
+}
+
+/* ---- what the scheduler asks -------------------------------------------------------------------- */
+
+static bool uring_pending(struct rt_m *m) {
+    struct uring *u = m->poller;
+    if (rt_ring_ready(&u->ring) || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox))
+        return true;
+    uint32_t waiting = rt_ring_unsubmitted(&u->ring);
+    return waiting != 0 &&
+           (waiting > ENTRIES / 2 || rt_sys_now() - u->first_prep >= SUBMIT_AGE_NS);
+}
+
+/* One call runs about twenty pieces of deferred work, so there may be several. But the flag that says so
+ * may be stale: the kernel adds the work, then sets the flag, and we may have run the work in between. */
+static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
+    if (!m) /* sysmon; rings are their owners' */
+        return;
+    struct uring *u = m->poller;
+    serve_inbox(u);
+    uint32_t waiting = rt_ring_unsubmitted(&u->ring);
+    bool enter = waiting != 0 || rt_ring_wants(&u->ring);
+    if (enter && !hungry && waiting <= ENTRIES / 2) {
+        int64_t now = rt_sys_now();
+        enter = now - u->last_enter >= SUBMIT_AGE_NS;
+        if (enter)
+            u->last_enter = now;
+    }
+    for (unsigned n = 0; n < REAP_MAX;) {
+        if (enter && rt_ring_enter(&u->ring, true, 0, -1) < 0)
+            enter = false; /* EAGAIN, EBUSY, EINTR: at the next pass */
+        unsigned got = reap(u, ready);
+        n += got;
+        if (!enter || got == 0 || !rt_ring_wants(&u->ring))
+            break;
+    }
+}
+
+static enum rt_sleep_mode uring_sleep_mode(struct rt_m *m) {
+    struct uring *u = m->poller;
+    bool idle = u->inflight == 0 && rt_ring_unsubmitted(&u->ring) == 0 &&
+                rt_ring_ready(&u->ring) == 0 && !rt_inbox_any(&u->inbox);
+    return idle ? RT_SLEEP_FUTEX : RT_SLEEP_POLLER;
+}
+
+static void uring_sleep_undo(struct rt_m *m) {
+    (void)m;
+}
+
+static bool arm_bell(struct uring *u) {
+    struct io_uring_sqe *sqe = u->bell_armed ? NULL : entry(u);
+    if (!sqe)
+        return u->bell_armed;
+    sqe->opcode = IORING_OP_READ;
+    sqe->fd = u->bell;
+    sqe->addr = (uint64_t)(uintptr_t)&u->bell_count;
+    sqe->len = sizeof u->bell_count;
+    sqe->user_data = (uint64_t)TAG_BELL << 60;
+    return u->bell_armed = true;
+}
+
+static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
+    struct uring *u = m->poller;
+    serve_inbox(u);
+    if (arm_bell(u))
+        rt_ring_enter(&u->ring, true, 1, timeout_ns);
+    reap(u, ready);
+}
+
+static void uring_wake(struct rt_m *m) {
+    struct uring *u = m->poller;
+    rt_sys_eventfd_add(u->bell);
+}
+
+/* ---- start and stop ---------------------------------------------------------------------------- */
+
+static void uring_stop(void) {
+    for (unsigned i = 0; i < nrings; i++) {
+        rt_ring_free(&rings[i].ring);
+        if (rings[i].bell >= 0)
+            rt_sys_close(rings[i].bell);
+        rt_inbox_free(&rings[i].inbox);
+    }
+    rt_sys_free(rings);
+    rings = NULL;
+    nrings = 0;
+}
+
+static int make_ring(struct uring *u, uint32_t index) {
+    u->index = index;
+    u->bell = -1;
+    rt_inbox_init(&u->inbox);
+    int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
+    if (err)
+        return err;
+    u->bell = rt_sys_eventfd(false); /* blocking: a read in flight on a non-blocking one fails */
+    return u->bell < 0 ? u->bell : 0;
+}
+
+static int uring_start(unsigned procs) {
+    int err = rt_ring_self_test();
+    if (err)
+        return err;
+    rings = rt_sys_alloc_aligned(procs * sizeof *rings, RT_CACHE_LINE);
+    if (!rings)
+        return -ENOMEM;
+    for (; nrings < procs; nrings++) {
+        err = make_ring(&rings[nrings], nrings);
+        if (err) {
+            nrings++;
+            uring_stop();
+            return err;
+        }
+    }
+    rt_fd_engine = &engine;
+    return 0;
+}
+
+static int uring_m_start(struct rt_m *m) {
+    m->poller = &rings[m->index];
+    return rt_ring_enable(&rings[m->index].ring);
+}
+
+/* Everything in flight is cancelled and waited for: closing the ring would not do it while a forked
+ * child holds it, too. */
+static void uring_m_stop(struct rt_m *m) {
+    struct uring *u = m->poller;
+    struct rt_glist woken = {0};
+    serve_inbox(u);
+    struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
+    if (sqe) {
+        sqe->opcode = IORING_OP_ASYNC_CANCEL;
+        sqe->fd = -1;
+        sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
+        sqe->user_data = (uint64_t)TAG_NONE << 60;
+    }
+    for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
+        rt_ring_enter(&u->ring, true, 1, STOP_WAIT_NS);
+        reap(u, &woken);
+    }
+    for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
+        rt_ready(g); /* of foreign threads; the last green thread has ended long ago */
+    rt_ring_disable(&u->ring);
+    m->poller = NULL;
+}
+
+const struct rt_poller rt_uring_poller = {
+    .name = "uring",
+    .start = uring_start,
+    .stop = uring_stop,
+    .m_start = uring_m_start,
+    .m_stop = uring_m_stop,
+    .pending = uring_pending,
+    .poll = uring_poll,
+    .sleep_mode = uring_sleep_mode,
+    .sleep_undo = uring_sleep_undo,
+    .sleep = uring_sleep,
+    .wake = uring_wake,
+    .waits = rt_fd_waits,
+};
