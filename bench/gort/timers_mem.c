@@ -1,0 +1,301 @@
+/* timers_mem.c - tasks that wait: how late they wake, what they weigh, how hogs hold them up. */
+#include "bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* timers: lateness is what passes between the moment a sleep should have ended and the moment the
+ * task goes on, so it holds the wait for a P too. */
+
+enum { SLEEPS = 5 };
+
+struct sleeper {
+    int64_t late_ns[SLEEPS];
+};
+
+struct timers {
+    struct sleeper *sleepers;
+    go_waitgroup done;
+};
+
+/* One for the process: a sleeper has room for its results only, so that its argument is its place
+ * in them. Written by the bench before the tasks start. */
+static struct timers timers;
+
+/* splitmix64 (Steele, Lea, Flood 2014), for its good first values from neighbouring seeds. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static void timers_task(void *arg)
+{
+    struct sleeper *self = arg;
+    uint64_t random = (uint64_t)(self - timers.sleepers);
+
+    for (int i = 0; i < SLEEPS; i++) {
+        int64_t ns = GO_MILLISECOND + (int64_t)(next_random(&random) % (49 * GO_MILLISECOND + 1));
+        int64_t end = go_now() + ns;
+
+        MUST(go_sleep(ns));
+        self->late_ns[i] = go_now() - end;
+    }
+    go_waitgroup_done(&timers.done);
+}
+
+static void bench_run_timers(struct bench_run *run)
+{
+    static const char *const names[] = {"late_p50_us", "late_p99_us", "late_max_us"};
+    size_t tasks = (size_t)run->n;
+
+    timers.sleepers = MUST_GET(malloc(tasks * sizeof *timers.sleepers));
+    /* Its pages are touched before the clock starts. */
+    memset(timers.sleepers, 0xff, tasks * sizeof *timers.sleepers);
+    go_waitgroup_add(&timers.done, (int)tasks);
+    bench_begin(run);
+    for (size_t i = 0; i < tasks; i++)
+        MUST(go_spawn(timers_task, &timers.sleepers[i]));
+    MUST(go_waitgroup_wait(&timers.done));
+    bench_end(run, run->n * SLEEPS);
+    for (size_t i = 0; i < tasks; i++)
+        for (int j = 0; j < SLEEPS; j++)
+            if (timers.sleepers[i].late_ns[j] < 0)
+                bench_die("timers: a sleep ended %lld ns early",
+                          (long long)-timers.sleepers[i].late_ns[j]);
+    bench_add_lateness(run, names, timers.sleepers[0].late_ns, tasks * SLEEPS);
+    free(timers.sleepers);
+    timers.sleepers = NULL;
+}
+
+/* mem: resident memory and page tables before and after n tasks have parked on a receive. */
+
+enum { MEM_WARM = 64 };
+
+struct parked {
+    go_chan *never; /* nobody sends; closed at the end */
+    go_waitgroup done;
+    _Atomic int64_t started;
+    _Atomic int64_t woken;
+};
+
+static void mem_task(void *arg)
+{
+    struct parked *p = arg;
+
+    atomic_fetch_add_explicit(&p->started, 1, memory_order_relaxed);
+    if (go_chan_recv(p->never, NULL) != -EPIPE)
+        bench_die("mem: a receive ended before the channel was closed");
+    atomic_fetch_add_explicit(&p->woken, 1, memory_order_relaxed);
+    go_waitgroup_done(&p->done);
+}
+
+/* Bytes of a "Key: 123 kB" line of a /proc file, -1 when there is none. Without stdio, whose
+ * buffers would be counted. */
+static int64_t proc_bytes(const char *path, const char *key)
+{
+    static char text[16384]; /* only the task that measures comes here */
+    size_t have = 0;
+    ssize_t got;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -1;
+    while (have < sizeof text - 1 && (got = read(fd, text + have, sizeof text - 1 - have)) > 0)
+        have += (size_t)got;
+    close(fd);
+    text[have] = '\0';
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, strlen(key)) == 0)
+            return strtoll(line + strlen(key), NULL, 10) * 1024;
+    }
+    return -1;
+}
+
+static int64_t resident_bytes(void)
+{
+    int64_t bytes = proc_bytes("/proc/self/smaps_rollup", "Rss:"); /* exact; VmRSS lags */
+
+    if (bytes < 0)
+        bytes = proc_bytes("/proc/self/status", "VmRSS:");
+    if (bytes < 0)
+        bench_die("mem: /proc tells no resident size");
+    return bytes;
+}
+
+static int64_t page_table_bytes(void)
+{
+    int64_t bytes = proc_bytes("/proc/self/status", "VmPTE:");
+
+    if (bytes < 0)
+        bench_die("mem: /proc tells no page table size");
+    return bytes;
+}
+
+static void park_tasks(struct parked *p, const struct go_spawn_options *options, int64_t count)
+{
+    go_waitgroup_add(&p->done, (int)count);
+    for (int64_t i = 0; i < count; i++)
+        MUST(go_spawn_with(options, mem_task, p));
+    while (atomic_load_explicit(&p->started, memory_order_relaxed) < count)
+        go_yield();
+}
+
+/* A task says that it has started a little before it has parked. */
+static void settle(void)
+{
+    MUST(go_sleep(50 * GO_MILLISECOND));
+}
+
+static void wake_tasks(struct parked *p, int64_t count)
+{
+    MUST(go_chan_close(p->never));
+    MUST(go_waitgroup_wait(&p->done));
+    go_chan_free(p->never);
+    if (p->woken != count)
+        bench_die("mem: %lld tasks woke instead of %lld", (long long)p->woken, (long long)count);
+}
+
+static void bench_run_mem(struct bench_run *run)
+{
+    struct go_spawn_options options = GO_SPAWN_OPTIONS_INIT;
+    struct parked warm = {.never = MUST_GET(go_chan_new(0, 0))};
+    struct parked p = {.never = MUST_GET(go_chan_new(0, 0))};
+
+    options.stack_size = (size_t)run->args->stack_kib * 1024;
+    park_tasks(&warm, &options, MEM_WARM);
+    settle();
+    wake_tasks(&warm, MEM_WARM);
+    (void)resident_bytes(); /* touches its own buffer and code */
+    int64_t tables = page_table_bytes();
+    int64_t resident = resident_bytes();
+
+    bench_begin(run);
+    park_tasks(&p, &options, run->n);
+    bench_end(run, run->n);
+    settle();
+    resident = resident_bytes() - resident;
+    tables = page_table_bytes() - tables;
+    wake_tasks(&p, run->n);
+    bench_add_extra(run, "bytes_per_task", (double)(resident + tables) / (double)run->n);
+    bench_add_extra(run, "rss_bytes", (double)resident);
+    bench_add_extra(run, "page_table_bytes", (double)tables);
+}
+
+/* preempt: hogs that never call the runtime hold every P; a task that sleeps 1 ms again and again
+ * must get on beside them, and a plain thread does the same at the same time, for comparison. The
+ * thread also ends the hogs, so that the bench ends where nothing preempts them: the task is then
+ * late by the whole time. */
+
+struct preempt {
+    atomic_bool stop;
+    int64_t end; /* on go_now()'s clock */
+    size_t room; /* samples in each of the arrays */
+    int64_t *task_late_ns;
+    size_t task_count;
+    int64_t *plain_late_ns;
+    size_t plain_count;
+    go_waitgroup done;
+};
+
+static void hog(void *arg)
+{
+    struct preempt *p = arg;
+
+    while (!atomic_load_explicit(&p->stop, memory_order_relaxed))
+        ;
+    go_waitgroup_done(&p->done);
+}
+
+static void preempt_sleeper(void *arg)
+{
+    struct preempt *p = arg;
+
+    while (go_now() < p->end && p->task_count < p->room) {
+        int64_t due = go_now() + GO_MILLISECOND;
+
+        MUST(go_sleep(GO_MILLISECOND));
+        p->task_late_ns[p->task_count++] = go_now() - due;
+    }
+    go_waitgroup_done(&p->done);
+}
+
+static void *plain_sleeper(void *arg)
+{
+    static const struct timespec millisecond = {0, 1000000};
+    struct preempt *p = arg;
+
+    while (go_now() < p->end && p->plain_count < p->room) {
+        int64_t due = go_now() + GO_MILLISECOND;
+
+        if (clock_nanosleep(CLOCK_MONOTONIC, 0, &millisecond, NULL) == 0)
+            p->plain_late_ns[p->plain_count++] = go_now() - due;
+    }
+    atomic_store_explicit(&p->stop, true, memory_order_relaxed);
+    return NULL;
+}
+
+static void bench_run_preempt(struct bench_run *run)
+{
+    static const char *const task_names[] = {"p50_us", "p99_us", "max_us"};
+    static const char *const plain_names[] = {"plain_p50_us", "plain_p99_us", "plain_max_us"};
+    int hogs = run->args->hogs ? (int)run->args->hogs : (int)go_procs();
+    struct preempt p = {.room = (size_t)run->n + 1}; /* one for each ms */
+    pthread_t plain;
+
+    p.task_late_ns = MUST_GET(calloc(p.room, sizeof *p.task_late_ns));
+    p.plain_late_ns = MUST_GET(calloc(p.room, sizeof *p.plain_late_ns));
+    p.end = go_now() + run->n * GO_MILLISECOND;
+    go_waitgroup_add(&p.done, hogs + 1);
+    bench_begin(run);
+    MUST(-pthread_create(&plain, NULL, plain_sleeper, &p));
+    MUST(go_spawn(preempt_sleeper, &p));
+    go_yield(); /* it sleeps before the hogs come */
+    for (int i = 0; i < hogs; i++)
+        MUST(go_spawn(hog, &p));
+    MUST(go_waitgroup_wait(&p.done));
+    MUST(-pthread_join(plain, NULL));
+    bench_end(run, (int64_t)p.task_count);
+    if (p.task_count == 0 || p.plain_count == 0)
+        bench_die("preempt: nobody slept");
+    bench_add_lateness(run, task_names, p.task_late_ns, p.task_count);
+    run->ns_per_op = (double)p.task_late_ns[p.task_count / 2]; /* the median: it is no throughput */
+    bench_add_lateness(run, plain_names, p.plain_late_ns, p.plain_count);
+    free(p.task_late_ns);
+    free(p.plain_late_ns);
+}
+
+const struct bench bench_timers_mem[] = {
+    {.name = "timers",
+     .what = "n tasks sleep a random 1-50 ms, 5 times",
+     .n = 100000,
+     .n_max = INT32_MAX,
+     .warm_full = true,
+     .run = bench_run_timers},
+    {.name = "mem",
+     .what = "park n tasks; stack=KiB",
+     .keys = "stack ",
+     .n = 100000,
+     .n_max = INT32_MAX,
+     .procs = 1,
+     .once = true,
+     .run = bench_run_mem},
+    {.name = "preempt",
+     .what = "hogs on every P beside a task that sleeps 1 ms, for n ms; hogs=COUNT",
+     .keys = "hogs ",
+     .n = 2000,
+     .n_max = 3600000,
+     .once = true,
+     .run = bench_run_preempt},
+    {0},
+};
