@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Runs examples/hello and examples/echo. http has checks of its own: http_conformance.py.
+
+Usage: GORT_BUILD_DIR=build examples.py
+One line per check; exit status 1 when one failed. Any number may run at once.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+EXAMPLES = os.path.join(os.environ.get("GORT_BUILD_DIR", "build"), "examples")
+PATIENCE = 20.0  # seconds that anything may take before it counts as lost
+
+counts = {"passed": 0, "failed": 0}
+
+
+def check(what, good, detail=""):
+    counts["passed" if good else "failed"] += 1
+    print(("ok    " if good else "FAIL  ") + what + ("" if good else f": {detail}"), flush=True)
+
+
+def run(name, *arguments):
+    done = subprocess.run([os.path.join(EXAMPLES, name), *arguments],
+                          capture_output=True,
+                          text=True,
+                          timeout=PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def check_hello():
+    wanted = "hello from 1000 green threads: their squares add up to 333833500\n"
+    got = run("hello")
+    check("hello says what it should and exits with 0", got == (0, wanted, ""), got)
+
+
+def start_echo(*options):
+    program = os.path.join(EXAMPLES, "echo")
+    process = subprocess.Popen([program, "--port", "0", *options],
+                               stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    line = process.stdout.readline().decode()
+    found = re.search(r"^listening on 127\.0\.0\.1:(\d+)$", line, re.M)
+    if not found:
+        process.kill()
+        sys.exit(f"{program} did not start: {line!r} {process.communicate()!r}")
+    return process, int(found.group(1))
+
+
+def echoed(connection, data):
+    """Send data while receiving, as an echo server that blocks on its writes makes necessary."""
+    sender = threading.Thread(target=connection.sendall, args=(data, ))
+    sender.start()
+    got = bytearray()
+    while len(got) < len(data):
+        piece = connection.recv(65536)
+        if not piece:
+            break
+        got += piece
+    sender.join()
+    return bytes(got)
+
+
+def stop(process, number):
+    process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=PATIENCE)
+        return process.returncode, errors.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return "does not end", process.communicate()[1].decode(errors="replace")
+
+
+def check_echo():
+    process, port = start_echo("--procs", "2")
+    connections = [socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in range(100)]
+    for i, connection in enumerate(connections):
+        connection.sendall(b"connection %d" % i)
+    good = all(c.recv(100) == b"connection %d" % i for i, c in enumerate(connections))
+    check("echo serves 100 connections at once, each its own bytes", good)
+    data = bytes(i * 31 % 251 for i in range(3_000_000))
+    check("echo brings 3 MB back unchanged", echoed(connections[0], data) == data)
+    connections[0].shutdown(socket.SHUT_WR)
+    check("echo closes when its client does", connections[0].recv(1) == b"")
+    status, out, err = run("echo", "--port", str(port))
+    used = status == 1 and out == "" and "Address already in use" in err
+    check("a port in use: exit status 1 and a word why", used, (status, out, err))
+    result = stop(process, signal.SIGTERM)
+    check("SIGTERM: echo exits with 0, with 99 connections open", result == (0, ""), result)
+    check("and they are closed", all(c.recv(1) == b"" for c in connections[1:]))
+    for connection in connections:
+        connection.close()
+
+    result = stop(start_echo()[0], signal.SIGINT)
+    check("SIGINT does the same", result == (0, ""), result)
+    status, out, err = run("echo", "--help")
+    check("echo --help", status == 0 and "--port" in out and err == "", (status, out, err))
+    for options in (["--port", "65536"], ["--procs", "x"], ["--none"], ["extra"]):
+        status, out, err = run("echo", *options)
+        check(f"echo {' '.join(options)}: exit status 2", status == 2 and err != "", (status, err))
+
+
+def main():
+    for group in (check_hello, check_echo):
+        try:
+            group()
+        except Exception as e:  # a check that could not be made has failed
+            check(f"{group.__name__}: stopped short", False, repr(e))
+    print(f"{counts['passed']} passed, {counts['failed']} failed")
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
