@@ -112,8 +112,12 @@ static int accept_try(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) 
     rt_fd_fresh(op, RT_IN);
     if (!(flags & RT_FD_OURS) && rt_sys_fd_blocking(op->fd) == 1) {
         int ready = rt_sys_fd_ready(op->fd, POLLIN);
-        if (ready <= 0)
-            return ready < 0 ? ready : -EAGAIN;
+        if (ready < 0)
+            return ready;
+        if (ready == 0) { /* is it worth waiting for? */
+            int listens = rt_sys_get_int(op->fd, SOL_SOCKET, SO_ACCEPTCONN);
+            return listens < 0 ? listens : listens ? -EAGAIN : -EINVAL;
+        }
     }
     int fd = rt_sys_accept(op->fd, sa, len);
     return fd < 0 ? fd : take_in(fd, flags);

@@ -9,6 +9,8 @@
 
 #include "sched/sched.h"
 
+enum { RT_G_CACHE = 1280 }; /* free Gs that one P may keep */
+
 void rt_g_start(size_t max_tasks);
 void rt_g_stop(void);
 
@@ -30,7 +32,7 @@ uint64_t rt_g_one_id(void);
 static inline void rt_g_free_owner(struct rt_p *p, struct rt_g *g) {
     g->next = p->gfree;
     p->gfree = g;
-    if (rt_unlikely(++p->ngfree > 512))
+    if (rt_unlikely(++p->ngfree > RT_G_CACHE))
         rt_g_trim_owner(p);
 }
 

@@ -12,6 +12,12 @@
  * searches; the last searcher that finds something wakes one more, if there is more to find; at most
  * procs/2 search at once. A woken M counts as searching from the moment it is picked.
  *
+ * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green threads are
+ * run in the time that a second M needs to get up. So each P measures how long a G runs there. While that is
+ * less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes somebody when it has looked
+ * around and found its ring filled for LAZY_NS. Thieves pass by a ring that its owner, who is awake, will
+ * have run within STEAL_MIN_NS. Should its owner get stuck in one G, sysmon notices at the next tick.
+ *
  * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit under
  * the lock owns that wake-up: a waker then wakes it, the sleeper itself then is awake. One of the
  * sleepers, the timekeeper, sleeps no longer than the earliest timer of all Ps; another that is about
@@ -29,6 +35,8 @@
 #include "sched/runq.h"
 #include "sched/sysmon.h"
 #include "sched/timer.h"
+
+static const int64_t LAZY_NS = 50 * 1000;
 
 struct rt_idle rt_idle;
 
@@ -86,6 +94,25 @@ void rt_idle_wake_slow(void) {
         wake_m(m);
 }
 
+void rt_idle_measure(struct rt_p *p, int64_t now) {
+    uint32_t picks = (uint32_t)RT_PICKS - p->budget;
+    int64_t ns = (now - p->looked_at) / (picks ? picks : 1);
+    uint32_t clamped = ns < 1000000000 ? (uint32_t)ns : 1000000000;
+    rt_store_relaxed(&p->slice_ns, (p->slice_ns + clamped) / 2);
+    p->looked_at = now;
+    if (rt_runq_len_any(p) == 0)
+        p->empty_at = now;
+    else
+        rt_idle_backlog(p, now);
+}
+
+void rt_idle_backlog(struct rt_p *p, int64_t now) {
+    if (now - p->empty_at > LAZY_NS) {
+        p->empty_at = now;
+        rt_idle_wake();
+    }
+}
+
 void rt_idle_wake_foreign(void) {
     rt_fence_full();
     rt_idle_wake();
@@ -121,7 +148,7 @@ static bool work_anywhere(struct rt_m *m) {
     if (rt_globq_size() != 0)
         return true;
     for (uint32_t i = 0; i < rt.procs; i++)
-        if (rt_runq_stealable_any(&rt.ps[i]))
+        if (rt_runq_worth_stealing_any(&rt.ps[i]))
             return true;
     return rt_load_relaxed(&m->p->attention) != 0;
 }
@@ -185,6 +212,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     }
     rt_store_release(&m->sleep, RT_AWAKE);
     rt_gate_enter(m);
+    m->p->looked_at = m->p->empty_at = rt_sys_now();
 
     rt_lock(&rt_idle.lock);
     if (!woken)

@@ -31,10 +31,20 @@ static inline void rt_idle_wake(void) {
     if (rt_unlikely(rt_idle_count(word) != 0 && rt_idle_searching(word) == 0))
         rt_idle_wake_slow();
 }
+/* The same after a second G was queued at p: for fine-grained Gs the look around decides (idle.c). */
+static inline void rt_idle_wake_for(const struct rt_p *p) {
+    if (rt_unlikely(p->slice_ns >= RT_COARSE_NS))
+        rt_idle_wake();
+}
 /* The same by a foreign thread or sysmon. */
 void rt_idle_wake_foreign(void);
 /* Wake everybody (stop). */
 void rt_idle_wake_all(void);
+
+/* The owner of p looks around: how long do its Gs run, and is help called for? */
+void rt_idle_measure(struct rt_p *p, int64_t now);
+/* Its ring is not empty: since when? */
+void rt_idle_backlog(struct rt_p *p, int64_t now);
 
 /* May m search? Counts it. Own thread. */
 bool rt_idle_begin_search(struct rt_m *m);

@@ -125,7 +125,7 @@ void rt_ready_in(struct rt_m *m, struct rt_g *g) {
     if (rt_unlikely(g->flags & RT_G_THREAD))
         thread_ready(g);
     else if (rt_runq_put_next_owner(m->p, g))
-        rt_idle_wake();
+        rt_idle_wake_for(m->p);
 }
 
 void rt_ready(struct rt_g *g) {
@@ -155,7 +155,7 @@ void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
             rt_runq_push_owner(m->p, g);
     }
     if (rt_runq_len_any(m->p) > 1)
-        rt_idle_wake();
+        rt_idle_wake_for(m->p);
 }
 
 /* ---- calls that only yield -------------------------------------------------------------------- */

@@ -25,15 +25,21 @@ const struct rt_poller *rt_poller;
 const char *rt_poller_why;
 
 static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
-enum { GLOBQ_BATCH = 128 };
+enum { GLOBQ_BATCH = 32 };
 
 /* ---- the life of a G -------------------------------------------------------------------------- */
 
-void rt_g_over(struct rt_m *m, struct rt_g *g) {
-    if (rt_unlikely(g->scope != NULL))
+static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
+    if (g->scope)
         rt_fatal("a green thread (id %llu) ended inside a scope", (unsigned long long)g->id);
-    if (rt_unlikely(rt_load_relaxed(&g->timer_when) != INT64_MAX))
-        rt_timer_forget(g);
+    rt_timer_forget(g);
+    g->name = NULL;
+    g->touched = 0;
+}
+
+void rt_g_over(struct rt_m *m, struct rt_g *g) {
+    if (rt_unlikely(g->touched))
+        clean_touched(g);
     rt_bump(&m->p->ended);
 }
 
@@ -180,7 +186,7 @@ static struct rt_g *steal(struct rt_m *m) {
             if (g)
                 return g;
         }
-        if (rt_runq_stealable_any(victim)) {
+        if (rt_runq_worth_stealing_any(victim)) {
             struct rt_g *g = rt_runq_steal(p, victim);
             if (g)
                 return g;
@@ -200,20 +206,19 @@ static struct rt_g *look_around(struct rt_m *m) {
         rt_store_relaxed(&p->runnext, NULL);
         rt_runq_push_owner(p, g);
     }
+    int64_t now = rt_sys_now();
+    rt_idle_measure(p, now);
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
-    if (p->ntimers) {
-        int64_t now = rt_sys_now();
-        if (p->timer_when <= now)
-            rt_timer_run(p, p, now, &ready);
-    }
+    if (p->timer_when <= now)
+        rt_timer_run(p, p, now, &ready);
     if (rt_poller && rt_poller->pending(m)) {
         rt_bump(&p->polls);
         rt_poller->poll(m, false, &ready);
     }
     if (ready.n)
         rt_ready_batch(m, &ready);
-    return rt_globq_take(p, 1);
+    return rt_runq_len_any(p) || p->runnext ? rt_globq_take(p, 1) : NULL;
 }
 
 /* The next G to run; NULL when the worker shall end. */

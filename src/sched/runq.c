@@ -4,8 +4,11 @@
  * the global queue may then bounce back before it ran. Stealing takes the oldest half, rounded up. */
 #include "sched/runq.h"
 
+#include "base/sys.h"
+
 #include "sched/gate.h"
 #include "sched/globq.h"
+#include "sched/idle.h"
 
 void rt_runq_spill_owner(struct rt_p *p) {
     struct rt_glist batch = {0};
@@ -14,6 +17,7 @@ void rt_runq_spill_owner(struct rt_p *p) {
         rt_glist_push(&batch, p->ring[i % RT_RING]);
     rt_store_relaxed(&p->tail, from);
     rt_globq_push(&batch);
+    rt_idle_backlog(p, rt_sys_now()); /* who only spawns does not look around */
 }
 
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim) {

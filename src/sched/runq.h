@@ -12,6 +12,8 @@
 
 #include "sched/sched.h"
 
+static const uint64_t RT_STEAL_MIN_NS = 15 * 1000;
+
 void rt_runq_spill_owner(struct rt_p *p);
 
 static inline uint32_t rt_runq_len_any(const struct rt_p *p) {
@@ -80,11 +82,14 @@ static inline bool rt_runq_take_back_owner(struct rt_p *p, const struct rt_g *g)
  * when that was seen to be left lying. One G is returned, the others are in the own ring. */
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim);
 
-/* Worth a visit? */
-static inline bool rt_runq_stealable_any(struct rt_p *p) {
-    return rt_runq_len_any(p) != 0 ||
-           (rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1 &&
-            rt_load_relaxed(&p->runnext) != NULL);
+/* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a ring
+ * whose owner goes to sleep is empty, so to pass by loses nothing. */
+static inline bool rt_runq_worth_stealing_any(struct rt_p *p) {
+    uint32_t n = rt_runq_len_any(p);
+    bool stale = rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1;
+    if (stale)
+        return n != 0 || rt_load_relaxed(&p->runnext) != NULL;
+    return (uint64_t)n * rt_load_relaxed(&p->slice_ns) >= RT_STEAL_MIN_NS;
 }
 
 #endif

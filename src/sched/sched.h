@@ -43,6 +43,8 @@ enum {
     RT_STACK_CLASSES = 10, /* 16 KiB .. 8 MiB */
 };
 static const int64_t RT_SLICE_NS = 10 * 1000 * 1000;
+/* A G that runs for less than this on average is finer than a wake or a steal is worth; see idle.c. */
+static const uint32_t RT_COARSE_NS = 2000;
 
 /* ---- G ---------------------------------------------------------------------------------------- */
 
@@ -67,31 +69,33 @@ enum {
     RT_G_STARTED = 4, /* has a context to switch to; owner only */
 };
 
+enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4 };
+
 struct rt_stack;
 
 struct rt_g {
-    /* Line 0: what a park, a wake and a pick touch. */
-    struct rt_ctx ctx;      /* valid while parked or queued, once started */
+    /* Line 0: all that a G touches which never parks. */
     uint64_t wait;          /* the wait word, see above */
-    uint32_t *park_lock;    /* released by the commit; owner */
     struct rt_g *next;      /* link of the global queue, free lists and batches: whoever holds the list */
-    uint32_t attention;     /* any thread sets bits */
-    uint32_t flags;
-    int32_t wake_result;    /* what the claimer says: 0 or -errno */
-    uint32_t park_fence;    /* the commit needs a full fence (a timer is armed); owner */
-    /* Line 1: what a spawn fills in. */
     void *fn;               /* void (*)(void *), or void *(*)(void *) for a task */
     void *arg;
     uint64_t id;
     struct rt_stack *stack; /* bound at the first run; NULL for a thread and on a borrowed stack */
-    go_scope *scope;        /* innermost; owner */
-    int64_t limit;          /* earliest deadline of the chain; owner */
-    const char *name;
+    uint32_t attention;     /* any thread sets bits */
+    uint32_t flags;
     uint8_t stack_class;
-    uint8_t nopreempt;      /* saturates at 255: nests; owner */
-    uint8_t joining;        /* runs a task on its own stack: go_task_join; owner */
+    uint8_t nopreempt;      /* nests; owner */
+    uint8_t touched;        /* RT_TOUCHED_*: what the end must look at; owner */
     uint8_t park_state;     /* RT_WAITING or RT_HARD: what the commit writes; owner */
     uint32_t waiting_for;   /* enum rt_why, for dumps */
+    /* Line 1: parks. */
+    struct rt_ctx ctx;      /* valid while parked or queued, once started */
+    uint32_t *park_lock;    /* released by the commit; owner */
+    go_scope *scope;        /* innermost; owner */
+    int64_t limit;          /* earliest deadline of the chain; owner */
+    int32_t wake_result;    /* what the claimer says: 0 or -errno */
+    uint32_t park_fence;    /* the commit needs a full fence (a timer is armed); owner */
+    const char *name;
     /* Line 2: tasks, timers. */
     void *result;
     struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
@@ -159,11 +163,14 @@ struct rt_p {
     uint32_t attention;     /* any thread sets bits; on the line that the pick reads anyway */
     uint32_t ticks;         /* slices begun; read by sysmon */
     uint32_t stale;         /* sysmon: ticks at which runnext was seen to wait long; 0 = never */
-    struct rt_stack *stacks; /* bound and free, of the default class */
+    uint32_t slice_ns;      /* how long a G runs here, lately; owner writes, thieves read */
     uint32_t nstacks;
-    uint32_t ngfree;
+    struct rt_stack *stacks; /* bound and free, of the default class */
     struct rt_g *gfree;
     /* Line 1 */
+    uint32_t ngfree;
+    int64_t looked_at;      /* when the owner last looked around */
+    int64_t empty_at;       /* when its ring was last seen empty */
     uint64_t id_next, id_end;
     struct rt_timer *timers; /* 4-ary heap by when */
     uint32_t ntimers, cap_timers;

@@ -46,6 +46,13 @@ static inline __attribute__((always_inline)) void fill(struct rt_g *g, void *fn,
     rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g), RT_LIVE));
 }
 
+static inline void set_name(struct rt_g *g, const char *name) {
+    if (name) {
+        g->name = name;
+        g->touched |= RT_TOUCHED_NAME;
+    }
+}
+
 static inline uint64_t new_id_owner(struct rt_p *p) {
     if (rt_unlikely(p->id_next == p->id_end))
         rt_g_ids(&p->id_next, &p->id_end);
@@ -61,7 +68,7 @@ static __attribute__((noinline)) int spawn_foreign(void *fn, void *arg, uint32_t
         return err;
     fill(g, fn, arg, rt_g_one_id(), flags, size_class);
     g->stack = stack;
-    g->name = name;
+    set_name(g, name);
     *out = g;
     rt_fetch_add_relaxed(&rt.foreign_spawned, 1);
     struct rt_glist one = {0};
@@ -88,11 +95,11 @@ static inline __attribute__((always_inline)) int spawn_owner(struct rt_m *m, voi
     p->ngfree--;
     fill(g, fn, arg, new_id_owner(p), flags, size_class);
     g->stack = stack;
-    g->name = name;
+    set_name(g, name);
     *out = g;
     rt_bump(&p->spawned);
     if (rt_runq_put_next_owner(p, g))
-        rt_idle_wake();
+        rt_idle_wake_for(p);
     return 0;
 }
 

@@ -172,6 +172,8 @@ static int make_ps_and_ms(void) {
         m->p = p;
         p->budget = RT_PICKS;
         p->timer_when = INT64_MAX;
+        p->slice_ns = 10 * RT_COARSE_NS; /* until it is known: better a wake too many */
+        p->looked_at = p->empty_at = rt_sys_now();
         p->rng = rt_sys_random() | 1;
         m->alt_stack = rt_sys_map(ALT_STACK_BYTES);
         if (!m->alt_stack)

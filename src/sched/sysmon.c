@@ -6,8 +6,9 @@
  *   - a P with a due timer, and each P once a tick, gets RT_P_LOOK: timers, completions and the global
  *     queue are seen at its next pick, also when each of its picks takes long;
  *   - the netpoller is looked at, in case every M is busy with one G;
- *   - a G that lies in runnext since the last tick (its maker computes) is marked as stealable, and if an M
- *     sleeps it is woken for this, for a ring that is not empty, or for a timer that nobody keeps.
+ *   - a P that has begun no slice since the last tick is marked stale: what waits behind its G, in runnext
+ *     too, is worth stealing; an M that sleeps is woken for this, for any ring that is not empty, or for a
+ *     timer that nobody keeps.
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU. The
  * M that wakes up looks at rt_sysmon_asleep: sysmon sets it, full fence, looks at the idle count again.
  *
@@ -60,7 +61,7 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     } else if (now - seen->since >= RT_SLICE_NS) {
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
     }
-    if (next && next == seen->runnext) {
+    if (ticks == seen->ticks && now > seen->since && (help || (next && next == seen->runnext))) {
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;
     }

@@ -118,6 +118,7 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     if (seen != INT64_MAX)
         rt_fetch_add_relaxed(&p->timers_dead, 1); /* perhaps another P's; it is only a hint */
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
+    g->touched |= RT_TOUCHED_TIMER;
     int err = insert(p, g, when);
     if (err)
         rt_store_seq_cst(&g->timer_when, INT64_MAX);

@@ -28,6 +28,7 @@ void go_scope_enter(go_scope *s, int64_t deadline) {
     rt_store_relaxed(&s->rt_state, 0);
     s->rt_entered = ENTERED;
     g->scope = s;
+    g->touched |= RT_TOUCHED_SCOPE;
     if (deadline < g->limit)
         g->limit = deadline;
 }
