@@ -181,14 +181,22 @@ size_t rt_sys_max_maps(void) {
 }
 
 void *rt_sys_alloc(size_t bytes) {
-    return rt_fault(RT_FAULT_ALLOC) ? NULL : calloc(1, bytes ? bytes : 1);
+    if (rt_fault(RT_FAULT_ALLOC))
+        return NULL;
+    int saved = errno;
+    void *p = calloc(1, bytes ? bytes : 1);
+    errno = saved;
+    return p;
 }
 
 void *rt_sys_alloc_aligned(size_t bytes, size_t align) {
     void *p = NULL;
-    if (rt_fault(RT_FAULT_ALLOC) || posix_memalign(&p, align, bytes) != 0)
+    if (rt_fault(RT_FAULT_ALLOC))
         return NULL;
-    return memset(p, 0, bytes);
+    int saved = errno;
+    bool ok = posix_memalign(&p, align, bytes) == 0;
+    errno = saved;
+    return ok ? memset(p, 0, bytes) : NULL;
 }
 
 void rt_sys_free(void *p) {
@@ -199,6 +207,7 @@ int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name
     int err = rt_fault(RT_FAULT_THREAD);
     if (err)
         return err;
+    int saved = errno;
     sigset_t all, before;
     sigfillset(&all);
     static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
@@ -209,6 +218,7 @@ int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err == 0)
         pthread_setname_np(*t, name);
+    errno = saved;
     return err;
 }
 

@@ -47,6 +47,17 @@ void rt_env_read(struct rt_env *e) {
         e->stack = n;
     if (number("GORT_GRACE", 0, 1000000000, false, &n))
         e->grace_ns = (int64_t)n * 1000000;
+    if (number("GORT_SEED", 0, UINT64_MAX, false, &n))
+        e->seed = n;
+    const char *chaos = getenv("GORT_CHAOS");
+    if (chaos && *chaos) {
+        char *end;
+        double p = strtod(chaos, &end);
+        if (*end == 0 && p >= 0 && p <= 1)
+            e->chaos = p;
+        else
+            rt_log("GORT_CHAOS=%s is not understood (0..1): ignored", chaos);
+    }
     const char *netpoll = getenv("GORT_NETPOLL");
     if (netpoll && *netpoll) {
         if (!strcmp(netpoll, "auto") || !strcmp(netpoll, "uring") || !strcmp(netpoll, "epoll"))

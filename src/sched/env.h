@@ -1,4 +1,5 @@
-/* env.h - settings from the environment: GORT_PROCS, GORT_STACK, GORT_GRACE, GORT_NETPOLL. */
+/* env.h - settings from the environment: GORT_PROCS, GORT_STACK, GORT_GRACE, GORT_NETPOLL,
+ * GORT_CHAOS, GORT_SEED. */
 #ifndef RT_ENV_H
 #define RT_ENV_H
 
@@ -9,6 +10,8 @@ struct rt_env {
     uint64_t stack;      /* bytes; 0: not set */
     int64_t grace_ns;
     const char *netpoll; /* NULL: not set */
+    double chaos;        /* probability; 0: off */
+    uint64_t seed;
 };
 
 /* What cannot be parsed gets one line on stderr and counts as not set. */

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-enum { SLAB_GS = 128, BATCH = 128, ID_BATCH = 1 << 16 };
+enum { SLAB_GS = 128, BATCH = 128, MAX_CACHE = 1280, ID_BATCH = 1 << 16 };
 
 struct slab {
     struct slab *next;
@@ -24,7 +24,11 @@ static struct {
     uint64_t next_id;
 } all;
 
+uint32_t rt_g_cache;
+
 void rt_g_start(size_t max_tasks) {
+    size_t share = max_tasks / 64 / rt.procs;
+    rt_g_cache = share < MAX_CACHE ? (uint32_t)share : MAX_CACHE;
     all.max = max_tasks;
     if (rt_load_relaxed(&all.next_id) == 0)
         rt_store_relaxed(&all.next_id, 1); /* ids go on after a restart: never used twice */
@@ -69,9 +73,8 @@ static int add_slab(void) {
 int rt_g_refill_owner(struct rt_p *p) {
     rt_futex_lock(&all.lock);
     int err = all.depot ? 0 : add_slab();
-    /* With a small limit on tasks a batch must not starve the other Ps. */
-    size_t batch = all.max / 4 / rt.procs + 1;
-    for (size_t i = 0; i < (batch < BATCH ? batch : BATCH) && all.depot; i++) {
+    uint32_t batch = rt_g_cache < BATCH ? rt_g_cache + 1 : BATCH;
+    for (uint32_t i = 0; i < batch && all.depot; i++) {
         struct rt_g *g = all.depot;
         all.depot = g->next;
         g->next = p->gfree;
@@ -84,7 +87,7 @@ int rt_g_refill_owner(struct rt_p *p) {
 
 void rt_g_trim_owner(struct rt_p *p) {
     rt_futex_lock(&all.lock);
-    for (int i = 0; i < BATCH * 2; i++) {
+    while (p->ngfree > rt_g_cache / 2) {
         struct rt_g *g = p->gfree;
         p->gfree = g->next;
         p->ngfree--;

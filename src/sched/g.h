@@ -9,7 +9,9 @@
 
 #include "sched/sched.h"
 
-enum { RT_G_CACHE = 1280 }; /* free Gs that one P may keep */
+/* Free Gs that one P may keep: 1,280, but all Ps together no more than 1/64 of the limit on tasks, so that
+ * a limit is reached within 2 %, a small one exactly. */
+extern uint32_t rt_g_cache;
 
 void rt_g_start(size_t max_tasks);
 void rt_g_stop(void);
@@ -32,7 +34,7 @@ uint64_t rt_g_one_id(void);
 static inline void rt_g_free_owner(struct rt_p *p, struct rt_g *g) {
     g->next = p->gfree;
     p->gfree = g;
-    if (rt_unlikely(++p->ngfree > RT_G_CACHE))
+    if (rt_unlikely(++p->ngfree > rt_g_cache))
         rt_g_trim_owner(p);
 }
 

@@ -1,6 +1,7 @@
 /* gate.c - the rare sides of the gate. */
 #include "sched/gate.h"
 
+#include "base/chaos.h"
 #include "base/log.h"
 #include "base/sys.h"
 
@@ -27,6 +28,7 @@ bool rt_gate_try(struct rt_m *m) {
     if (rt_load_relaxed(&m->gate) != 0 || !rt_cas(&m->gate, &open, 1))
         return false;
     rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
+    rt_chaos_delay();
     for (int i = 0; i < THIEF_SPINS; i++) {
         if (rt_load_acquire(&m->in_rt) == 0) /* pairs with the release in rt_gate_leave */
             return true;

@@ -27,6 +27,7 @@
  * sections under the lock are a few instructions, each beside a futex call). */
 #include "sched/idle.h"
 
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/sys.h"
 #include "sched/gate.h"
@@ -61,6 +62,7 @@ static void wake_m(struct rt_m *m) {
     struct rt_m *self = rt_m();
     if (self)
         rt_bump(&self->wakes);
+    rt_chaos_delay(); /* picked, not woken */
     if (rt_load_acquire(&m->sleep) == RT_SLEEP_POLLER) /* stored before the bit was set */
         rt_poller->wake(m);
     else
@@ -162,16 +164,19 @@ void rt_idle_found(struct rt_m *m) {
     bool last = rt_idle_searching(rt_idle.word) == 0;
     bool sleepers = rt_idle_count(rt_idle.word) != 0;
     rt_unlock(&rt_idle.lock);
-    rt_fence_full(); /* the count first, then the look: a submitter that saw us search did not wake */
-    if (last && sleepers && work_anywhere(m))
+    if (!last || !sleepers)
+        return;
+    rt_fence_heavy(); /* the count, then the look: a submitter that saw us search did not wake */
+    if (work_anywhere(m))
         rt_idle_wake();
 }
 
 /* Under the lock: how long may m sleep? */
-static int64_t keep_time(struct rt_m *m, int64_t now) {
+static int64_t keep_time(struct rt_m *m) {
     int64_t when = rt_timer_earliest_any();
     if (when >= rt_idle.keeper_when)
         return -1;
+    int64_t now = rt_sys_now();
     rt_idle.keeper = m->index + 1;
     rt_idle.keeper_when = when;
     return when > now ? when - now : 0;
@@ -179,16 +184,16 @@ static int64_t keep_time(struct rt_m *m, int64_t now) {
 
 void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
-    int64_t now = rt_timer_earliest_any() != INT64_MAX ? rt_sys_now() : 0;
     rt_store_release(&m->sleep, mode); /* pairs with the acquire in wake_m, through the lock */
     rt_lock(&rt_idle.lock);
     rt_idle.mask[m->index / 64] |= UINT64_C(1) << (m->index % 64);
     add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
     m->searching = 0;
-    int64_t timeout = keep_time(m, now);
+    int64_t timeout = keep_time(m);
     bool others_awake = rt_idle_count(rt_idle.word) < rt.procs;
     rt_unlock(&rt_idle.lock);
 
+    rt_chaos_delay(); /* counted idle, queues not looked at */
     if (others_awake)
         rt_fence_heavy();
     else
@@ -199,8 +204,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
         woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
         rt_unlock(&rt_idle.lock);
     }
-    if (!others_awake && !woken)
-        rt_sysmon_all_idle();
+    rt_chaos_delay(); /* looked, not asleep */
     rt_gate_leave(m); /* our P may be visited while we sleep */
     if (mode == RT_SLEEP_POLLER) {
         if (woken)

@@ -2,6 +2,7 @@
  * park.h (what a waiter and a waker do). */
 #include "sched/park.h"
 
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -15,7 +16,7 @@
 
 static __thread struct rt_g thread_g __attribute__((tls_model("initial-exec")));
 
-static __attribute__((noinline)) struct rt_g *foreign_self(void) {
+struct rt_g *rt_foreign_self(void) {
     struct rt_g *g = &thread_g;
     if (!(g->flags & RT_G_THREAD)) {
         g->flags = RT_G_THREAD | RT_G_STARTED;
@@ -23,11 +24,6 @@ static __attribute__((noinline)) struct rt_g *foreign_self(void) {
         g->limit = g->timer_when = g->wait_deadline = INT64_MAX;
     }
     return g;
-}
-
-struct rt_g *rt_self(void) {
-    struct rt_m *m = rt_m();
-    return rt_likely(m != NULL) ? m->g : foreign_self();
 }
 
 static void thread_ready(struct rt_g *g) {
@@ -69,6 +65,7 @@ int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadl
     rt_store_relaxed(&g->wait_deadline, deadline);
     if (rt_unlikely(g->flags & RT_G_THREAD))
         return thread_park(g, lock, state, deadline);
+    rt_chaos_delay(); /* the node is queued, g is not parked */
     struct rt_m *m = rt_m();
     rt_gate_enter(m);
     g->park_lock = lock;
@@ -108,7 +105,9 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
     uint32_t *lock = old->park_lock;
     enum rt_g_state state = (enum rt_g_state)old->park_state;
     bool fence = old->park_fence;
+    rt_chaos_delay(); /* saved, not visible */
     rt_store_release(&old->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
+    rt_chaos_delay(); /* visible, still locked */
     if (lock)
         rt_unlock(lock);
     if (fence)
@@ -121,9 +120,20 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
 
 /* ---- ready ------------------------------------------------------------------------------------ */
 
+/* Through the global queue, for whoever comes first. */
+static void ready_anywhere(struct rt_g *g) {
+    struct rt_glist one = {0};
+    rt_glist_push(&one, g);
+    rt_globq_push(&one);
+    rt_chaos_delay(); /* queued, nobody woken */
+    rt_idle_wake_foreign();
+}
+
 void rt_ready_in(struct rt_m *m, struct rt_g *g) {
     if (rt_unlikely(g->flags & RT_G_THREAD))
         thread_ready(g);
+    else if (rt_chaos_flip())
+        ready_anywhere(g);
     else if (rt_runq_put_next_owner(m->p, g))
         rt_idle_wake_for(m->p);
 }
@@ -140,10 +150,7 @@ void rt_ready(struct rt_g *g) {
         return;
     }
     rt_fetch_add(&rt.foreign, 1); /* g lives until it runs, so the runtime does; then this holds it */
-    struct rt_glist one = {0};
-    rt_glist_push(&one, g);
-    rt_globq_push(&one);
-    rt_idle_wake_foreign();
+    ready_anywhere(g);
     rt_fetch_sub(&rt.foreign, 1);
 }
 

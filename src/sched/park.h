@@ -66,6 +66,9 @@ static inline int rt_cancel_check(struct rt_g *g) {
     return rt_cancel_slow(g);
 }
 
+/* Set `bit` in g's attention and wake it if it waits in a cancellable call. Any thread, outside. */
+void rt_cancel_g(struct rt_g *g, uint32_t bit);
+
 /* After a cancellable park returned -ECANCELED or -ETIMEDOUT: which of them the caller must report.
  * own_deadline: the call's own deadline (GO_FOREVER when it has none): its own lateness is -ETIMEDOUT,
  * the scope's is -ECANCELED then, as the API says. */

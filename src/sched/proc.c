@@ -9,6 +9,7 @@
  *   queue; timers of others; half of another's ring; sleep in the netpoller or on a futex. */
 #include "sched/proc.h"
 
+#include "base/chaos.h"
 #include "base/log.h"
 #include "base/sys.h"
 #include "sched/g.h"
@@ -25,7 +26,7 @@ const struct rt_poller *rt_poller;
 const char *rt_poller_why;
 
 static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
-enum { GLOBQ_BATCH = 32 };
+enum { GLOBQ_BATCH = 32, CROWDED_POLL = 8 };
 
 /* ---- the life of a G -------------------------------------------------------------------------- */
 
@@ -98,7 +99,8 @@ void rt_g_main(void *carry) {
         m = rt_enter();
         rt_g_end(m, m->g);
         struct rt_g *next = rt_runq_pick_owner(m->p);
-        if (next && !(next->flags & RT_G_STARTED) && next->stack_class == stack->size_class) {
+        if (next && !(next->flags & RT_G_STARTED) && next->stack_class == stack->size_class &&
+            !next->stack) {
             next->stack = stack;
             next->flags |= RT_G_STARTED;
             m->g = g = next;
@@ -208,17 +210,27 @@ static struct rt_g *look_around(struct rt_m *m) {
     }
     int64_t now = rt_sys_now();
     rt_idle_measure(p, now);
+    if (rt_chaos_flip())
+        attention |= RT_P_PREEMPT;
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
         rt_timer_run(p, p, now, &ready);
+    /* What waits in the global queue comes before what a poll would bring in, or each poll would fill the
+     * ring and push the rest back there for ever. Now and then the poll is due all the same. */
+    size_t share = 1;
     if (rt_poller && rt_poller->pending(m)) {
-        rt_bump(&p->polls);
-        rt_poller->poll(m, false, &ready);
+        bool crowded = rt_globq_size() != 0 || rt_runq_len_any(p) >= RT_RING / 2;
+        if (!crowded || ++p->visits % CROWDED_POLL == 0) {
+            rt_bump(&p->polls);
+            rt_poller->poll(m, false, &ready);
+        } else if (rt_runq_len_any(p) < RT_RING / 4) {
+            share = GLOBQ_BATCH;
+        }
     }
     if (ready.n)
         rt_ready_batch(m, &ready);
-    return rt_runq_len_any(p) || p->runnext ? rt_globq_take(p, 1) : NULL;
+    return rt_runq_len_any(p) || p->runnext ? rt_globq_take(p, share) : NULL;
 }
 
 /* The next G to run; NULL when the worker shall end. */

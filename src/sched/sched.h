@@ -98,6 +98,7 @@ struct rt_g {
     const char *name;
     /* Line 2: tasks, timers. */
     void *result;
+    struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
     uint64_t joiner_seq;
     uint32_t task_lock;
@@ -179,6 +180,7 @@ struct rt_p {
     struct rt_m *m;         /* who holds it; changes only while that M is outside or it is idle */
     uint32_t index;
     uint32_t timers_dead;   /* relaxed, any thread */
+    uint32_t visits;        /* looks around while crowded */
     /* Counters, written by the owner, read by anybody. */
     uint64_t spawned, ended, parks, steals, polls;
     struct rt_g *ring[RT_RING];
@@ -249,6 +251,10 @@ static inline __attribute__((always_inline)) struct rt_m *rt_m(void) {
 
 /* The G of this thread: the running green thread, or the one that stands for a foreign thread. Never
  * NULL. Not on the scheduler stack. */
-struct rt_g *rt_self(void);
+struct rt_g *rt_foreign_self(void);
+static inline struct rt_g *rt_self(void) {
+    struct rt_m *m = rt_m();
+    return rt_likely(m != NULL) ? m->g : rt_foreign_self();
+}
 
 #endif

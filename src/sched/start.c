@@ -10,6 +10,7 @@
  * grace is over leaves after (2), and the next go_stop goes on there. */
 #include "sched/start.h"
 
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -258,6 +259,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         rt_store_release(&rt.state, RT_STOPPED);
         return err;
     }
+    rt_chaos_start(env->chaos, env->seed);
     rt.watch_deadlock = watch_deadlock;
     rt.deadlocked = 0;
     rt.foreign_spawned = 0;
@@ -371,15 +373,17 @@ static int stop(int64_t grace_ns) {
     int64_t now = rt_sys_now(), deadline;
     if (__builtin_add_overflow(now, grace_ns, &deadline))
         deadline = grace_ns > 0 ? INT64_MAX : now;
-    if (!cancel_all_until(deadline)) {
-        rt_log("stop: these have not ended:");
-        name_all();
-        return -ETIMEDOUT;
-    }
-    while (rt_load_seq_cst(&rt.foreign) != 0) { /* some may be parked on descriptors */
-        rt_poller_evict();
-        rt_sys_nap(STOP_NAP_MIN_NS);
-    }
+    do {
+        if (!cancel_all_until(deadline)) {
+            rt_log("stop: these have not ended:");
+            name_all();
+            return -ETIMEDOUT;
+        }
+        while (rt_load_seq_cst(&rt.foreign) != 0) { /* some may be parked on descriptors */
+            rt_poller_evict();
+            rt_sys_nap(STOP_NAP_MIN_NS);
+        }
+    } while (live() != 0); /* a foreign thread had come in before the stop, and spawned */
     end_workers();
     rt_sysmon_stop();
     rt_poller_stop();

@@ -12,12 +12,15 @@
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU. The
  * M that wakes up looks at rt_sysmon_asleep: sysmon sets it, full fence, looks at the idle count again.
  *
- * It also tells a deadlock, for go_run alone: every M sleeps, no timer, nobody parked on a descriptor, and
- * no thread in the process that is not ours or the one waiting in go_run, who could wake anybody. */
+ * It also tells a deadlock, for go_run alone: at DEADLOCK_TICKS ticks in a row every M sleeps, nothing is
+ * queued, no timer, nobody parked on a descriptor, no park and no spawn since the tick before, and no thread
+ * in the process that is not ours or the one waiting in go_run, who could wake anybody. One look would
+ * not do: between its parts a foreign thread may have come and spawned. */
 #include "sched/sysmon.h"
 
 #include "base/lock.h"
 #include "base/sys.h"
+#include "sched/g.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
 #include "sched/poller.h"
@@ -27,7 +30,7 @@
 
 #include <errno.h>
 
-enum { IDLE_TICKS = 20 };
+enum { IDLE_TICKS = 20, DEADLOCK_TICKS = 3 };
 static const int64_t TICK_NS = 1000 * 1000;
 static const int64_t MIN_SLEEP_NS = 50 * 1000;
 
@@ -37,6 +40,8 @@ static struct {
     pthread_t thread;
     uint32_t note;
     uint32_t stop;
+    uint64_t suspicion;   /* of the last tick */
+    int suspicious_ticks;
 } mon;
 
 struct seen {
@@ -93,12 +98,50 @@ static bool all_idle(void) {
     return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt.procs;
 }
 
+static bool waits_with_deadline(struct rt_g *g, void *found) {
+    if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) >= RT_WAITING &&
+        rt_load_relaxed(&g->wait_deadline) != INT64_MAX)
+        *(bool *)found = true;
+    return !*(bool *)found;
+}
+
+/* A number that changes with each spawn and park; 0: not even suspicious. */
+static uint64_t suspicion(void) {
+    if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
+        rt_globq_size() != 0)
+        return 0;
+    bool timed = false; /* an entry in a heap may be of a wait that is long over */
+    if (rt_timer_earliest_any() != INT64_MAX)
+        rt_g_each(waits_with_deadline, &timed);
+    if (timed)
+        return 0;
+    uint64_t n = 1 + rt_load_relaxed(&rt.foreign_spawned);
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        struct rt_p *p = &rt.ps[i];
+        if (rt_runq_len_any(p) != 0 || rt_load_relaxed(&p->runnext))
+            return 0;
+        n += rt_load_relaxed(&p->spawned) + rt_load_relaxed(&p->parks);
+    }
+    /* The Ms, sysmon, who is in go_run, and TSan's own. */
+    return rt_sys_thread_count() == (int)rt.procs + 2 + RT_TSAN ? n : 0;
+}
+
+static void watch_deadlock(bool idle) {
+    uint64_t now = idle ? suspicion() : 0;
+    mon.suspicious_ticks = now != 0 && now == mon.suspicion ? mon.suspicious_ticks + 1 : 0;
+    mon.suspicion = now;
+    if (mon.suspicious_ticks >= DEADLOCK_TICKS)
+        rt_start_deadlock();
+}
+
 static void *sysmon_main(void *arg) {
     struct seen *seen = arg;
     int idle_ticks = 0;
     while (!rt_load_acquire(&mon.stop)) {
         int64_t sleep_ns = tick(seen);
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
+        if (rt.watch_deadlock)
+            watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
             rt_store_seq_cst(&rt_sysmon_asleep, 1);
             rt_fence_heavy(); /* an M that wakes up loads rt_sysmon_asleep without a fence */
@@ -123,6 +166,8 @@ int rt_sysmon_start(void) {
     if (!seen)
         return -ENOMEM;
     mon.stop = mon.note = rt_sysmon_asleep = 0;
+    mon.suspicion = 0;
+    mon.suspicious_ticks = 0;
     int err = rt_sys_thread(&mon.thread, sysmon_main, seen, "gort-sysmon");
     if (err)
         rt_sys_free(seen);
@@ -133,16 +178,4 @@ void rt_sysmon_stop(void) {
     rt_store_release(&mon.stop, 1);
     rt_note_wake(&mon.note);
     pthread_join(mon.thread, NULL);
-}
-
-void rt_sysmon_all_idle(void) {
-    if (rt_likely(!rt.watch_deadlock) || rt_load_relaxed(&rt.deadlocked))
-        return;
-    if (rt_timer_earliest_any() != INT64_MAX || (rt_poller && rt_poller->waits() != 0) ||
-        rt_load_seq_cst(&rt.foreign) != 0 || rt_globq_size() != 0)
-        return;
-    /* The Ms, sysmon, who is in go_run, and TSan's own. */
-    if (!all_idle() || rt_sys_thread_count() != (int)rt.procs + 2 + RT_TSAN)
-        return;
-    rt_start_deadlock();
 }

@@ -7,9 +7,6 @@
 int rt_sysmon_start(void);
 void rt_sysmon_stop(void);
 
-/* The last M goes to sleep: is this a deadlock? */
-void rt_sysmon_all_idle(void);
-
 /* An M is awake: sysmon must not sleep for ever. */
 extern uint32_t rt_sysmon_asleep;
 void rt_sysmon_wake_slow(void);

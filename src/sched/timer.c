@@ -18,6 +18,7 @@
  * cannot overwrite what the G armed meanwhile; then two entries may be live, and the second does nothing. */
 #include "sched/timer.h"
 
+#include "base/chaos.h"
 #include "base/sys.h"
 #include "sched/gate.h"
 #include "sched/park.h"
@@ -142,6 +143,7 @@ static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct r
     if (dead(t))
         return;
     rt_exchange(&g->timer_when, INT64_MAX);
+    rt_chaos_delay(); /* the entry is gone, its G not looked at */
     uint64_t word = rt_load_seq_cst(&g->wait);
     if (RT_WAIT_STATE(word) < RT_WAITING) {
         rt_fetch_or(&g->attention, RT_ATT_TIMER);

@@ -1,8 +1,11 @@
 /* waitgroup.c - wait until a count is 0.
  *
  * rt_count: the count in the low 31 bits, WAITED on top when somebody is on the queue. add and done are one
- * locked add. The one that brings the count to 0 with WAITED set takes the queue and lets all go; without
- * WAITED it does not touch the waitgroup again, so the waiter, who sees 0 and returns, may free it. */
+ * locked add. Without WAITED the one that brings the count to 0 does not touch the waitgroup again, so a
+ * waiter who sees a word of 0 returns and may free it. With WAITED it lets the queue go. Until it has done
+ * so the word is 0|WAITED, which means "a let_go is on its way": nobody returns on seeing that, and nobody
+ * but the let_go clears WAITED then, not even a waiter that was cancelled. It clears WAITED together with
+ * rt_lock, in one store of 64 bits, with which it has left; the waiters are claimed before and woken after. */
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -36,21 +39,47 @@ static void dequeue(struct waiter *w) {
     w->link = NULL;
 }
 
+/* With rt_lock held, and the word 0|WAITED unless somebody has added since: leave. */
+static void leave(go_waitgroup *wg) {
+    _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the count is the low half");
+    uint64_t both = (uint64_t)1 << 32 | WAITED;
+    if (!rt_cas((uint64_t *)(void *)wg, &both, 0)) {
+        rt_fetch_and(&wg->rt_count, ~WAITED);
+        rt_unlock(&wg->rt_lock);
+    }
+}
+
 static __attribute__((noinline)) void let_go(go_waitgroup *wg) {
     struct rt_glist gone = {0};
     rt_lock(&wg->rt_lock);
-    if (rt_load_relaxed(&wg->rt_count) == WAITED) { /* still 0: not used anew already */
-        for (struct waiter *w; (w = wg->rt_waiters) != NULL;) {
-            struct rt_g *g = w->g;
-            dequeue(w);
-            if (rt_claim(g, w->seq, 0))
-                rt_glist_push(&gone, g);
-        }
-        rt_fetch_and(&wg->rt_count, ~WAITED);
+    for (struct waiter *w; (w = wg->rt_waiters) != NULL;) {
+        struct rt_g *g = w->g;
+        dequeue(w);
+        if (rt_claim(g, w->seq, 0))
+            rt_glist_push(&gone, g);
     }
-    rt_unlock(&wg->rt_lock);
+    leave(wg);
     for (struct rt_g *g; (g = rt_glist_pop(&gone)) != NULL;)
         rt_ready(g);
+}
+
+/* With rt_lock held: false when the count is 0 and nobody is on his way to let go; else WAITED is set. */
+static bool mark_waited(go_waitgroup *wg) {
+    uint32_t word = rt_load_relaxed(&wg->rt_count);
+    while (!(word & WAITED)) {
+        if (word == 0)
+            return false;
+        if (rt_cas(&wg->rt_count, &word, word | WAITED))
+            break;
+    }
+    return true;
+}
+
+/* With rt_lock held: nobody waits any more. */
+static void unmark_waited(go_waitgroup *wg) {
+    uint32_t word = rt_load_relaxed(&wg->rt_count);
+    while ((word & WAITED) && word != WAITED && !rt_cas(&wg->rt_count, &word, word & ~WAITED))
+        ;
 }
 
 void go_waitgroup_add(go_waitgroup *wg, int n) {
@@ -72,12 +101,10 @@ int go_waitgroup_wait(go_waitgroup *wg) {
     int r = rt_cancel_check(g);
     if (rt_unlikely(r))
         return r;
-    if ((rt_load_acquire(&wg->rt_count) & ~WAITED) == 0) /* pairs with the add in done */
+    if (rt_load_acquire(&wg->rt_count) == 0) /* pairs with the add in done */
         return 0;
     rt_lock(&wg->rt_lock);
-    if ((rt_fetch_or(&wg->rt_count, WAITED) & ~WAITED) == 0) {
-        if (!wg->rt_waiters)
-            rt_fetch_and(&wg->rt_count, ~WAITED);
+    if (!mark_waited(wg)) {
         rt_unlock(&wg->rt_lock);
         return 0;
     }
@@ -90,7 +117,7 @@ int go_waitgroup_wait(go_waitgroup *wg) {
     if (w.link)
         dequeue(&w);
     if (!wg->rt_waiters)
-        rt_fetch_and(&wg->rt_count, ~WAITED);
+        unmark_waited(wg);
     rt_unlock(&wg->rt_lock);
     return rt_cancel_result(g, r, GO_FOREVER);
 }

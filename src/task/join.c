@@ -9,7 +9,12 @@
  * Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own G, so parks,
  * ids and locals are its own. Not when the joiner is inside a scope (its end must be able to end the
  * join without the task), not on the second half of a stack, and not under a sanitizer, where each G has
- * a shadow stack of its own. */
+ * a shadow stack of its own. A joiner that is cancelled as a whole (go_task_cancel) shares this with the
+ * task that runs in its place, since it cannot return before that. g->in_place says which it is:
+ *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? the same with that one
+ *   joiner:                        in_place = t;       light fence;  attention? then not in place
+ *                                  in_place = NULL;    light fence;  attention? pass through cancel_lock
+ * so the canceller never touches a task that its joiner has freed. */
 #include "base/lock.h"
 #include "sched/g.h"
 #include "sched/park.h"
@@ -24,8 +29,9 @@ void rt_task_ended(struct rt_m *m, struct rt_g *g) {
     g->task_done = 1;
     struct rt_g *joiner = g->joiner;
     uint64_t seq = g->joiner_seq;
-    rt_unlock(&g->task_lock); /* from here on g may be freed by its joiner, unless he is parked */
-    if (joiner && rt_claim(joiner, seq, 0))
+    bool mine = joiner && rt_claim(joiner, seq, 0); /* under the lock: he may be a thread that ends */
+    rt_unlock(&g->task_lock);
+    if (mine)
         rt_ready_in(m, joiner);
 }
 
@@ -62,11 +68,51 @@ static bool roomy(const struct rt_g *self) {
     return here - low > (high - low) / 2;
 }
 
+static uint32_t cancel_lock;
+
+/* t is ours alone to run, unless somebody else joins it already or we have been cancelled. */
+static bool take_place(struct rt_g *self, struct rt_g *t) {
+    rt_lock(&t->task_lock);
+    bool ok = t->joiner == NULL;
+    if (ok)
+        t->joiner = self;
+    rt_unlock(&t->task_lock);
+    if (!ok)
+        return false;
+    rt_store_relaxed(&self->in_place, t);
+    rt_fence_light();
+    if (rt_likely(!(rt_load_relaxed(&self->attention) & RT_ATT_TASK)))
+        return true;
+    rt_store_relaxed(&self->in_place, NULL);
+    rt_lock(&cancel_lock); /* the canceller may have seen t already: then it is cancelled, too */
+    rt_unlock(&cancel_lock);
+    rt_lock(&t->task_lock);
+    t->joiner = NULL;
+    rt_unlock(&t->task_lock);
+    return false;
+}
+
+int go_task_cancel(go_task *t) {
+    if (!t)
+        return -EINVAL;
+    rt_lock(&cancel_lock);
+    for (struct rt_g *g = (struct rt_g *)t; g; g = rt_load_relaxed(&g->in_place))
+        rt_cancel_g(g, RT_ATT_TASK); /* its fence stands before the next in_place is read */
+    rt_unlock(&cancel_lock);
+    return 0;
+}
+
 /* Inside on the way in and out. True: t has run and is over. */
 static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
-    if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
+    /* One that has started and is queued again is no such task. Where it matters the flag is stable: when t
+     * is in our own queue; and when it is not, take_back says no. */
+    if (RT_ASAN || RT_TSAN || (rt_load_relaxed(&t->flags) & RT_G_STARTED) || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
         !rt_runq_take_back_owner(m->p, t))
         return false;
+    if (!take_place(self, t)) {
+        rt_runq_push_owner(m->p, t);
+        return false;
+    }
     t->stack = self->stack; /* borrowed */
     t->flags |= RT_G_STARTED;
     m->g = t;
@@ -74,6 +120,12 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     t->result = ((void *(*)(void *))t->fn)(t->arg);
     m = rt_enter();
     m->g = self;
+    rt_store_relaxed(&self->in_place, NULL);
+    rt_fence_light();
+    if (rt_unlikely(rt_load_relaxed(&self->attention) & RT_ATT_TASK)) {
+        rt_lock(&cancel_lock); /* a canceller may be at t */
+        rt_unlock(&cancel_lock);
+    }
     rt_g_over(m, t);
     return true;
 }

@@ -56,8 +56,7 @@ int go_scope_leave(go_scope *s) {
     return state & CANCELED ? -ECANCELED : state & LATE ? -ETIMEDOUT : 0;
 }
 
-/* Set `bit` and wake g if it waits in a cancellable call. */
-static void cancel_g(struct rt_g *g, uint32_t bit) {
+void rt_cancel_g(struct rt_g *g, uint32_t bit) {
     rt_fetch_or(&g->attention, bit);
     rt_fence_heavy(); /* attention, then the word: pairs with the light fence in rt_commit */
     uint64_t word = rt_load_acquire(&g->wait);
@@ -68,14 +67,7 @@ static void cancel_g(struct rt_g *g, uint32_t bit) {
 void go_scope_cancel(go_scope *s) {
     struct rt_g *g = s->rt_owner;
     rt_fetch_or(&s->rt_state, CANCELED);
-    cancel_g(g, RT_ATT_SCOPE);
-}
-
-int go_task_cancel(go_task *t) {
-    if (!t)
-        return -EINVAL;
-    cancel_g((struct rt_g *)t, RT_ATT_TASK);
-    return 0;
+    rt_cancel_g(g, RT_ATT_SCOPE);
 }
 
 int rt_cancel_slow(struct rt_g *g) {
