@@ -10,8 +10,8 @@ GO_BEGIN_DECLS
 
 typedef struct go_chan go_chan;
 
-/* A channel of elements of elem_size bytes (0: signals only). capacity 0 means rendezvous: a send waits
- * for its receiver. NULL when out of memory or when elem_size * capacity overflows. */
+/* A channel of elements of elem_size bytes (0: signals only). capacity 0 means rendezvous: a send
+ * waits for its receiver. NULL when out of memory or when elem_size * capacity overflows. */
 GO_API go_chan *go_chan_new(size_t elem_size, size_t capacity);
 
 /* Free c, and drop what is buffered. Aborts when somebody waits on it. NULL is allowed. */
@@ -31,8 +31,8 @@ GO_API int go_chan_recv(go_chan *c, void *elem);
 GO_API int go_chan_try_send(go_chan *c, const void *elem);
 GO_API int go_chan_try_recv(go_chan *c, void *elem);
 
-/* Close c: senders, also parked ones, get -EPIPE; receivers drain what is buffered, then get -EPIPE.
- * Returns 0, -EALREADY when it was closed. Never parks. */
+/* Close c: senders, also parked ones, get -EPIPE; receivers drain what is buffered, then get
+ * -EPIPE. Returns 0, -EALREADY when it was closed. Never parks. */
 GO_API int go_chan_close(go_chan *c);
 
 /* Elements buffered now, and room for how many in all. */

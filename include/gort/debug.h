@@ -27,8 +27,8 @@ struct go_stats {
 };
 #define GO_STATS_INIT {sizeof(struct go_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL}
 
-/* Fill *out. Never parks, any thread. 0; -EINVAL when out is NULL or its size unknown; -ENXIO when the
- * runtime is not running. */
+/* Fill *out. Never parks, any thread. 0; -EINVAL when out is NULL or its size unknown; -ENXIO when
+ * the runtime is not running. */
 GO_API int go_stats(struct go_stats *out);
 
 /* "0.1.0". */

@@ -5,8 +5,8 @@
  * -ETIMEDOUT): the check is made before the call is tried; what was transferred is always reported.
  * EINTR is never reported. A bad or closed descriptor is -EBADF, also when it is closed by go_close
  * while the call is parked. A descriptor on which a call here was made is closed with go_close.
- * O_NONBLOCK is never set on a descriptor that gort did not make. A write to a closed peer is -EPIPE,
- * and on sockets never raises SIGPIPE. */
+ * O_NONBLOCK is never set on a descriptor that gort did not make. A write to a closed peer is
+ * -EPIPE, and on sockets never raises SIGPIPE. */
 #ifndef GORT_IO_H
 #define GORT_IO_H
 
@@ -24,10 +24,10 @@ GO_BEGIN_DECLS
  * Returns the descriptor; -EINVAL for a text that is no such address; -EADDRINUSE, -EACCES, ... */
 GO_API int go_listen(const char *network, const char *address);
 
-/* Accept a connection on fd: a new non-blocking, close-on-exec descriptor with TCP_NODELAY (when TCP).
- * sa and len (both may be NULL) as in accept(2). A connection that died in the queue is skipped; when
- * out of descriptors (EMFILE, ENFILE, ENOMEM) it waits 5 ms .. 1 s and tries again, as Go's net/http
- * does, so that one greedy moment does not end the server. */
+/* Accept a connection on fd: a new non-blocking, close-on-exec descriptor with TCP_NODELAY (when
+ * TCP). sa and len (both may be NULL) as in accept(2). A connection that died in the queue is
+ * skipped; when out of descriptors (EMFILE, ENFILE, ENOMEM) it waits 5 ms .. 1 s and tries again,
+ * as Go's net/http does, so that one greedy moment does not end the server. */
 GO_API int go_accept(int fd, struct sockaddr *sa, socklen_t *len);
 
 /* Connect to a numeric address, in the forms of go_listen; with an empty host to the local host.
@@ -54,14 +54,15 @@ GO_API ssize_t go_send(int fd, const void *buf, size_t n, int flags);
 /* As shutdown(2). Never parks. 0 or -errno. */
 GO_API int go_shutdown(int fd, int how);
 
-/* Wait until fd is ready for one of events (POLLIN, POLLOUT, ...): the revents (> 0, with POLLERR and
- * POLLHUP as in poll(2)), or -errno. For libraries that do their own reads. */
+/* Wait until fd is ready for one of events (POLLIN, POLLOUT, ...): the revents (> 0, with POLLERR
+ * and POLLHUP as in poll(2)), or -errno. For libraries that do their own reads. */
 GO_API int go_poll(int fd, short events);
-/* The same until an absolute deadline: -ETIMEDOUT; GO_NOW polls. A scope's deadline is -ECANCELED here. */
+/* The same until an absolute deadline: -ETIMEDOUT; GO_NOW polls. A scope's deadline is -ECANCELED
+ * here. */
 GO_API int go_poll_until(int fd, short events, int64_t deadline);
 
-/* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another process
- * shares. 0 or -errno (the descriptor is closed in any case but -EBADF). */
+/* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
+ * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). */
 GO_API int go_close(int fd);
 
 /* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.

@@ -2,9 +2,10 @@
  *
  * A scope lives on its user's stack. While it is entered, every call that parks looks, on entry and
  * while it waits, whether the scope or one around it is cancelled (-ECANCELED) or past its deadline
- * (-ETIMEDOUT). Level-triggered: so it stays until the scope is left. An operation that has happened
- * is reported as happened; the cancel is seen by the next call. Not cancellable: locks, go_close.
- * Model: the cancel scopes of Trio (N. J. Smith, "Timeouts and cancellation for humans", 2018). */
+ * (-ETIMEDOUT). Level-triggered: so it stays until the scope is left. An operation that has
+ * happened is reported as happened; the cancel is seen by the next call. Not cancellable: locks,
+ * go_close. Model: the cancel scopes of Trio (N. J. Smith, "Timeouts and cancellation for humans",
+ * 2018). */
 #ifndef GORT_SCOPE_H
 #define GORT_SCOPE_H
 
@@ -23,8 +24,8 @@ typedef struct go_scope {
     uint64_t rt_reserved[3];
 } go_scope;
 
-/* Enter s with an absolute deadline (GO_FOREVER for none). A deadline later than one around it has no
- * effect of its own. Never parks, any thread; each thread or green thread has its own chain. */
+/* Enter s with an absolute deadline (GO_FOREVER for none). A deadline later than one around it has
+ * no effect of its own. Never parks, any thread; each thread or green thread has its own chain. */
 GO_API void go_scope_enter(go_scope *s, int64_t deadline);
 
 /* Leave s, which must be the innermost scope of the caller; anything else aborts with a message.

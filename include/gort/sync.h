@@ -1,7 +1,8 @@
 /* gort/sync.h - locks and friends, between green threads and other threads alike.
  *
  * Zeroed memory is a valid object of each type. They are plain structs that may be put anywhere,
- * need no running runtime, and may be freed by whoever their release lets go. Fields are private. */
+ * need no running runtime, and may be freed by whoever their release lets go. Fields are
+ * private. */
 #ifndef GORT_SYNC_H
 #define GORT_SYNC_H
 
@@ -31,15 +32,15 @@ typedef struct go_waitgroup {
     void *rt_waiters;
 } go_waitgroup;
 
-/* Add n (may be negative) to the count. When it becomes 0 all waiters go on. A count below 0 or above
- * 2^31 - 1 aborts. Never parks. */
+/* Add n (may be negative) to the count. When it becomes 0 all waiters go on. A count below 0 or
+ * above 2^31 - 1 aborts. Never parks. */
 GO_API void go_waitgroup_add(go_waitgroup *wg, int n);
 /* add(-1) */
 GO_API void go_waitgroup_done(go_waitgroup *wg);
 /* Wait until the count is 0. Parks. 0; -ECANCELED, -ETIMEDOUT from the scope. */
 GO_API int go_waitgroup_wait(go_waitgroup *wg);
-/* add(1), then spawn fn(arg) and done when it has returned. Errors as go_spawn, -ENOMEM; the count is
- * then as it was. */
+/* add(1), then spawn fn(arg) and done when it has returned. Errors as go_spawn, -ENOMEM; the count
+ * is then as it was. */
 GO_API int go_waitgroup_spawn(go_waitgroup *wg, void (*fn)(void *), void *arg);
 
 GO_END_DECLS

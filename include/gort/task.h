@@ -14,22 +14,26 @@ GO_BEGIN_DECLS
  * other thread in the process), the green threads are named on stderr, cancelled, and the result is
  * -EDEADLK.
  *
- * Returns 0; -EALREADY when the runtime is running; -EDEADLK as above; -ETIMEDOUT when a green thread
- * has not ended within GORT_GRACE milliseconds (default 10,000): it is named on stderr and the runtime
- * stays "stopping", only go_stop may follow; -ENOMEM, -EAGAIN and what else go_start reports.
- * Not from a green thread (-EALREADY there). */
+ * Returns 0; -EALREADY when the runtime is running; -EDEADLK as above; -ETIMEDOUT when a green
+ * thread has not ended within GORT_GRACE milliseconds (default 10,000): it is named on stderr and
+ * the runtime stays "stopping", only go_stop may follow; -ENOMEM, -EAGAIN and what else go_start
+ * reports. Not from a green thread (-EALREADY there). */
 GO_API int go_run(void (*fn)(void *), void *arg);
 
 /* Options of go_start. Zero fields mean the default; begin with GO_OPTIONS_INIT. */
 struct go_options {
-    size_t size;         /* sizeof(struct go_options), set by GO_OPTIONS_INIT */
-    unsigned procs;      /* workers that run green threads at once, 1..1024; default: GORT_PROCS, else
-                            the CPUs of the affinity mask bounded by the cgroup's quota */
-    size_t stack_size;   /* bytes of a green thread's stack, 16 KiB..8 MiB, rounded up to a class
-                            (16K, 32K, ... a power of two); default: GORT_STACK, else 256 KiB */
-    unsigned max_threads; /* threads that the runtime may start; 0 = procs + 64; at least procs + 1 */
-    size_t max_tasks;    /* green threads alive at once; beyond it go_spawn says -EAGAIN; default: what
-                            the address space and the kernel's limits allow */
+    size_t size; /* sizeof(struct go_options), set by GO_OPTIONS_INIT */
+    /* Workers that run green threads at once, 1..1024. Default: GORT_PROCS, else the CPUs of the
+     * affinity mask, bounded by the cgroup's quota. */
+    unsigned procs;
+    /* Bytes of a green thread's stack with its guard, 16 KiB..8 MiB, rounded up to a power of two.
+     * Default: GORT_STACK, else 256 KiB. */
+    size_t stack_size;
+    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. */
+    unsigned max_threads;
+    /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
+     * the address space and the kernel's limits allow. */
+    size_t max_tasks;
     const char *netpoll; /* "auto", "uring" or "epoll"; default: GORT_NETPOLL, else "auto" */
     unsigned flags;      /* GO_STRICT */
 };
@@ -38,16 +42,18 @@ struct go_options {
 
 /* Start the workers and return; opt NULL means the defaults and the environment. Values in opt win
  * over the environment.
- * Returns 0; -EALREADY when it runs or is stopping; -EINVAL for an option out of range or an unknown
- * netpoll name; -ENXIO in a forked child; -ENOMEM, -EAGAIN, -EMFILE from the kernel; with netpoll
- * "uring" the error of io_uring_setup when it is refused ("auto" falls back to epoll instead). */
+ * Returns 0; -EALREADY when it runs or is stopping; -EINVAL for an option out of range or an
+ * unknown netpoll name; -ENXIO in a forked child; -ENOMEM, -EAGAIN, -EMFILE from the kernel; with
+ * netpoll "uring" the error of io_uring_setup when it is refused ("auto" falls back to epoll
+ * instead). */
 GO_API int go_start(const struct go_options *opt);
 
-/* Stop: cancel every green thread, join all, end all threads, free all memory. From its start spawns
- * return -ESHUTDOWN. grace_ns bounds the wait.
+/* Stop: cancel every green thread, join all, end all threads, free all memory. From its start
+ * spawns return -ESHUTDOWN. grace_ns bounds the wait.
  * Returns 0, and go_start may be called again; -ENXIO when it is not running; -ETIMEDOUT when some
  * green thread has not ended within grace_ns: each is named on stderr and only go_stop may follow;
- * -EDEADLK on a green thread; -EALREADY while another thread stops it. Blocks the calling thread. */
+ * -EDEADLK on a green thread; -EALREADY while another thread stops it. Blocks the calling
+ * thread. */
 GO_API int go_stop(int64_t grace_ns);
 
 /* Start a green thread that runs fn(arg). Never parks, any thread.
@@ -70,18 +76,19 @@ GO_API int go_spawn_with(const struct go_spawn_options *o, void (*fn)(void *), v
 /* Let others run. Parks; on another thread it is sched_yield(2). */
 GO_API void go_yield(void);
 
-/* Identity of the calling green thread, > 0 and never used twice in a process; 0 on another thread. */
+/* Identity of the calling green thread, > 0 and never used twice in a process; 0 on another
+ * thread. */
 GO_API uint64_t go_id(void);
 
 /* Number of processors (P) of the running runtime; 0 when it is not running. */
 GO_API unsigned go_procs(void);
 
-/* A preemption point for loops that compute: yields when the time slice (10 ms) is over, a load and a
- * branch otherwise. May park; does nothing on other threads. */
+/* A preemption point for loops that compute: yields when the time slice (10 ms) is over, a load and
+ * a branch otherwise. May park; does nothing on other threads. */
 GO_API void go_checkpoint(void);
 
-/* Between begin and end, which nest, go_checkpoint does nothing. On a green thread only; elsewhere they
- * do nothing. An end without a begin aborts. */
+/* Between begin and end, which nest, go_checkpoint does nothing. On a green thread only; elsewhere
+ * they do nothing. An end without a begin aborts. */
 GO_API void go_nopreempt_begin(void);
 GO_API void go_nopreempt_end(void);
 
@@ -91,11 +98,12 @@ typedef struct go_task go_task;
 /* Start a task that runs fn(arg). NULL when it cannot be started (the reasons of go_spawn). Never
  * parks, any thread. Every task must be joined once. */
 GO_API go_task *go_task_spawn(void *(*fn)(void *), void *arg);
-GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)(void *), void *arg);
+GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)(void *),
+                                   void *arg);
 
-/* Wait until t has ended; *result (may be NULL) becomes what its function returned. Frees t on 0 and
- * leaves it valid otherwise. Parks, any thread. A task that has not started yet may be run on the
- * joiner's stack, with its own id and scopes.
+/* Wait until t has ended; *result (may be NULL) becomes what its function returned. Frees t on 0
+ * and leaves it valid otherwise. Parks, any thread. A task that has not started yet may be run on
+ * the joiner's stack, with its own id and scopes.
  * Returns 0; -EDEADLK on itself; -EBUSY when another one is joining it; -EINVAL when t is NULL;
  * -ECANCELED, -ETIMEDOUT from the scope. */
 GO_API int go_task_join(go_task *t, void **result);

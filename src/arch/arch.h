@@ -1,20 +1,23 @@
 /* arch.h - the contract of a context switch.
  *
- * A context is a resume address, a stack pointer and a frame pointer. rt_arch_switch saves those three
- * and nothing else: the inline assembly declares every other register clobbered, so the compiler
- * spills just what is live around the switch, and the resume is a `jmp` to a label in the middle of the
- * function, never a `ret`, which the return stack would predict wrongly. Floating point control
- * words (mxcsr, x87, fpcr) are not part of a context: they are the thread's, and the documentation
- * tells users to set them for the whole process.
+ * A context is a resume address, a stack pointer and a frame pointer. rt_arch_switch saves those
+ * three and nothing else: the inline assembly declares every other register clobbered, so the
+ * compiler spills just what is live around the switch, and the resume is a `jmp` to a label in the
+ * middle of the function, never a `ret`, which the return stack would predict wrongly. Floating
+ * point control words (mxcsr, x87, fpcr) are not part of a context: they are the thread's, and the
+ * documentation tells users to set them for the whole process.
  *
- *   carry = rt_arch_switch(from, to, carry)   save into *from, go on at *to; the value given by whoever
+ *   carry = rt_arch_switch(from, to, carry)   save into *from, go on at *to; the value given by
+ *       whoever
  *                                             switches back to *from is the result
  *   rt_arch_jump(to, carry)                   the same without saving anything
- *   rt_arch_prepare(ctx, top, entry)          make a context that will call entry(carry) on the empty
- *                                             stack that ends at top (16-byte aligned); entry never returns
+ *   rt_arch_prepare(ctx, top, entry)          make a context that will call entry(carry) on the
+ *       empty
+ *                                             stack that ends at top (16-byte aligned); entry never
+ *                                                 returns
  *
- * The idea to leave the saving to the compiler is from PhotonLibOS ("Stackful Coroutine Made Fast").
- * Every resume label is a landing pad (endbr64, bti j). */
+ * The idea to leave the saving to the compiler is from PhotonLibOS ("Stackful Coroutine Made
+ * Fast"). Every resume label is a landing pad (endbr64, bti j). */
 #ifndef RT_ARCH_H
 #define RT_ARCH_H
 

@@ -1,12 +1,13 @@
 /* atomic.h - every access to memory that two threads share goes through these names.
  *
- * The named orders show the whole repertoire of the runtime; a model build replaces this header. Each
- * use that is not seq_cst names its partner in a comment at the line.
+ * The named orders show the whole repertoire of the runtime; a model build replaces this header.
+ * Each use that is not seq_cst names its partner in a comment at the line.
  *
  * The asymmetric pair: a store and a later load of two words on a hot path are ordered against the
  * same on a rare path by rt_fence_light() on the hot side, a mere compiler barrier, and
  * rt_fence_heavy() on the rare one: membarrier(2) makes every running thread of the process pass a
- * full barrier (0.5 us where it was measured). Where the kernel refuses membarrier, both are full. */
+ * full barrier (0.5 us where it was measured). Where the kernel refuses membarrier, both are
+ * full. */
 #ifndef RT_ATOMIC_H
 #define RT_ATOMIC_H
 
@@ -26,13 +27,11 @@
 #define rt_fetch_sub(p, v)        __atomic_fetch_sub((p), (v), __ATOMIC_SEQ_CST)
 #define rt_fetch_or(p, v)         __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
 #define rt_fetch_and(p, v)        __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
-#define rt_cas(p, expected, v)    __atomic_compare_exchange_n((p), (expected), (v), false, \
-                                                              __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
-#define rt_cas_acquire(p, expected, v) __atomic_compare_exchange_n((p), (expected), (v), false, \
-                                                                   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
-
-#define rt_cas_release(p, expected, v) __atomic_compare_exchange_n((p), (expected), (v), false, \
-                                                                   __ATOMIC_RELEASE, __ATOMIC_RELAXED)
+#define rt_cas_(p, expected, v, yes, no) \
+    __atomic_compare_exchange_n((p), (expected), (v), false, (yes), (no))
+#define rt_cas(p, expected, v) rt_cas_(p, expected, v, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+#define rt_cas_acquire(p, expected, v) rt_cas_(p, expected, v, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
+#define rt_cas_release(p, expected, v) rt_cas_(p, expected, v, __ATOMIC_RELEASE, __ATOMIC_RELAXED)
 
 /* A counter with one writer that others may read. */
 #define rt_bump(p) rt_store_relaxed((p), rt_load_relaxed(p) + 1)

@@ -1,8 +1,9 @@
 /* chaos.h - delays and odd decisions at the points where a protocol is most tender.
  *
- * GORT_CHAOS=p makes each rt_chaos_delay() wait for up to 50 us, and each rt_chaos_flip() say yes, with
- * probability p; GORT_SEED makes the dice of each thread repeatable (not the schedule, which is the
- * kernel's). Compiled into Debug and sanitizer builds alone: a Release build has nothing at these points. */
+ * GORT_CHAOS=p makes each rt_chaos_delay() wait for up to 50 us, and each rt_chaos_flip() say yes,
+ * with probability p; GORT_SEED makes the dice of each thread repeatable (not the schedule, which
+ * is the kernel's). Compiled into Debug and sanitizer builds alone: a Release build has nothing at
+ * these points. */
 #ifndef RT_CHAOS_H
 #define RT_CHAOS_H
 

@@ -1,8 +1,8 @@
 /* fault.h - points at which a test can make the world fail.
  *
- * rt_fault(site) is asked right before a system call or an allocation. Off, it is one load of a cold
- * word beside something that costs a microsecond. A test arms it: the nth call of a site, and with
- * `forever` every one after it, reports the error instead of doing its work. */
+ * rt_fault(site) is asked right before a system call or an allocation. Off, it is one load of a
+ * cold word beside something that costs a microsecond. A test arms it: the nth call of a site, and
+ * with `forever` every one after it, reports the error instead of doing its work. */
 #ifndef RT_FAULT_H
 #define RT_FAULT_H
 

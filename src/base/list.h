@@ -9,7 +9,8 @@ struct rt_list {
     struct rt_list *next, *prev;
 };
 
-#define rt_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define rt_container_of(ptr, type, member) \
+    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 static inline void rt_list_init(struct rt_list *h) {
     h->next = h->prev = h;

@@ -8,9 +8,9 @@
 enum { SPINS = 100, YIELDS = 32 };
 static const int64_t NAP_NS = 50 * 1000;
 
-/* The holder either runs, and is done within the spins, or has lost its CPU, and then the best use of
- * ours is to give it up. The naps at the end are for a waiter of a real-time class: sched_yield(2)
- * never lets a thread of a lower class run. */
+/* The holder either runs, and is done within the spins, or has lost its CPU, and then the best use
+ * of ours is to give it up. The naps at the end are for a waiter of a real-time class:
+ * sched_yield(2) never lets a thread of a lower class run. */
 void rt_lock_slow(uint32_t *lock) {
     for (unsigned round = 0;; round++) {
         for (int i = 0; i < SPINS; i++) {

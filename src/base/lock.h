@@ -1,17 +1,18 @@
 /* lock.h - the locks of the runtime itself, and a one-shot note.
  *
- * rt_lock: a word inside an object (channel, mutex, descriptor). Sections of a few dozen instructions,
- * and it may be carried across a context switch: the green thread that parks takes it, the commit on
- * the next context releases it by a plain store. So releasing never calls the kernel; who finds it
- * taken spins for about a microsecond, then gives up the CPU, because then the holder has lost its own.
+ * rt_lock: a word inside an object (channel, mutex, descriptor). Sections of a few dozen
+ * instructions, and it may be carried across a context switch: the green thread that parks takes
+ * it, the commit on the next context releases it by a plain store. So releasing never calls the
+ * kernel; who finds it taken spins for about a microsecond, then gives up the CPU, because then the
+ * holder has lost its own.
  *
- * rt_futex_lock: for sections that may call the kernel (mapping a slab, the stop). U. Drepper, "Futexes
- * are tricky" (2011), mutex 2: 0 free, 1 held, 2 held and somebody sleeps.
+ * rt_futex_lock: for sections that may call the kernel (mapping a slab, the stop). U. Drepper,
+ * "Futexes are tricky" (2011), mutex 2: 0 free, 1 held, 2 held and somebody sleeps.
  *
  * rt_note: one thread waits, others say go; wakes may be spurious or stale, the waiter looks again.
  *
- * Order, outer first: start_lock, slab lock, object locks by address, globq lock, idle. A thread holds
- * at most one object lock, but select, which takes them in the order of their addresses. */
+ * Order, outer first: start_lock, slab lock, object locks by address, globq lock, idle. A thread
+ * holds at most one object lock, but select, which takes them in the order of their addresses. */
 #ifndef RT_LOCK_H
 #define RT_LOCK_H
 

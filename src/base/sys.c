@@ -213,7 +213,7 @@ int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name
     static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
         sigdelset(&all, synchronous[i]);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the new thread from its first breath */
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits it */
     err = -pthread_create(t, NULL, fn, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err == 0)
@@ -238,8 +238,8 @@ int rt_sys_thread_count(void) {
     return n;
 }
 
-/* The tightest "quota period" of cpu.max in this process's cgroup and all above it, in CPUs rounded up
- * (as Go 1.25 does, which looks at the leaf alone); UINT_MAX without a limit. */
+/* The tightest "quota period" of cpu.max in this process's cgroup and all above it, in CPUs rounded
+ * up (as Go 1.25 does, which looks at the leaf alone); UINT_MAX without a limit. */
 static unsigned cgroup_cpus(void) {
     char path[4200] = "/sys/fs/cgroup", line[4096];
     size_t root = strlen(path);

@@ -1,5 +1,5 @@
-/* sys.h - the system calls of the runtime, each returning >= 0 or -errno, none touching errno's value
- * as the caller sees it. Network and descriptor calls are in sys_io.h. */
+/* sys.h - the system calls of the runtime, each returning >= 0 or -errno, none touching errno's
+ * value as the caller sees it. Network and descriptor calls are in sys_io.h. */
 #ifndef RT_SYS_H
 #define RT_SYS_H
 
@@ -43,7 +43,8 @@ int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name
 /* Threads of this process, or -errno. */
 int rt_sys_thread_count(void);
 
-/* CPUs this process may use: affinity, bounded by the cgroup v2 quota of its group and all above. */
+/* CPUs this process may use: affinity, bounded by the cgroup v2 quota of its group and all
+ * above. */
 unsigned rt_sys_cpus(void);
 
 #endif

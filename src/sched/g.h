@@ -1,16 +1,16 @@
 /* g.h - where struct rt_g comes from.
  *
- * Gs live in slabs that are unmapped by the stop alone, so a stale pointer to one is always a pointer to
- * a struct rt_g, and the wait word tells that it is stale. Each P keeps a free list; a depot under a lock
- * evens them out. Each G in a free list has the address space of a stack of the default class behind
- * it (stack.h), so a spawn that finds a G cannot fail later. */
+ * Gs live in slabs that are unmapped by the stop alone, so a stale pointer to one is always a
+ * pointer to a struct rt_g, and the wait word tells that it is stale. Each P keeps a free list; a
+ * depot under a lock evens them out. Each G in a free list has the address space of a stack of the
+ * default class behind it (stack.h), so a spawn that finds a G cannot fail later. */
 #ifndef RT_G_H
 #define RT_G_H
 
 #include "sched/sched.h"
 
-/* Free Gs that one P may keep: 1,280, but all Ps together no more than 1/64 of the limit on tasks, so that
- * a limit is reached within 2 %, a small one exactly. */
+/* Free Gs that one P may keep: 1,280, but all Ps together no more than 1/64 of the limit on tasks,
+ * so that a limit is reached within 2 %, a small one exactly. */
 extern uint32_t rt_g_cache;
 
 void rt_g_start(size_t max_tasks);

@@ -9,7 +9,7 @@ enum { OWNER_SPINS = 200, THIEF_SPINS = 60 };
 
 void rt_gate_wait(struct rt_m *m) {
     for (;;) {
-        rt_store_release(&m->in_rt, 0); /* step back, or both would wait; pairs as in rt_gate_leave */
+        rt_store_release(&m->in_rt, 0); /* step back, or both would wait */
         for (int i = 0; rt_load_relaxed(&m->gate) != 0; i++) {
             if (i < OWNER_SPINS)
                 rt_cpu_relax();

@@ -1,23 +1,25 @@
 /* gate.h - the biased lock around a P: free for its owner, dear for everybody else.
  *
- * Promise: between rt_gate_try(m) == true and rt_gate_open(m), m's thread is not inside the runtime and
- * does not get in, so the caller may use m->p as if it held it. At most one caller at a time.
+ * Promise: between rt_gate_try(m) == true and rt_gate_open(m), m's thread is not inside the runtime
+ * and does not get in, so the caller may use m->p as if it held it. At most one caller at a time.
  *
  *   owner, entering:  in_rt = 1;  light fence;  read gate     (1: step back, wait, begin again)
  *   thief:            gate = 1;   heavy fence;  read in_rt    (1: give it a moment, else give up)
  *
- * Either the owner sees the gate closed or the thief sees the owner inside: the two cannot miss each
- * other. The heavy fence is membarrier(2), so the owner pays a store, a load and a branch. Asymmetric
- * Dekker: D. Dice, M. Moir, W. Scherer, "Quickly reacquirable locks" (2010); the same idea protects
- * the entries of a language runtime in Java's biased locking and in .NET's suspension.
+ * Either the owner sees the gate closed or the thief sees the owner inside: the two cannot miss
+ * each other. The heavy fence is membarrier(2), so the owner pays a store, a load and a branch.
+ * Asymmetric Dekker: D. Dice, M. Moir, W. Scherer, "Quickly reacquirable locks" (2010); the same
+ * idea protects the entries of a language runtime in Java's biased locking and in .NET's
+ * suspension.
  *
- * What passes from owner to thief and back: the owner's stores before in_rt = 0 (release) are seen by a
- * thief that reads 0 (acquire); the thief's before gate = 0 (release) by an owner that reads 0 (acquire).
+ * What passes from owner to thief and back: the owner's stores before in_rt = 0 (release) are seen
+ * by a thief that reads 0 (acquire); the thief's before gate = 0 (release) by an owner that reads 0
+ * (acquire).
  *
  * A thief never waits for ever for an owner, because that one may be a thief itself, at our gate.
- * An owner does wait for a thief: a visit is short, and a thief holds one gate at a time and waits for
- * nothing inside. Rejected: a CAS on each pop (tokio, Go: 2 ns a time here, 5 on others), and batches
- * claimed into a private buffer (work in them cannot be stolen from a hog). */
+ * An owner does wait for a thief: a visit is short, and a thief holds one gate at a time and waits
+ * for nothing inside. Rejected: a CAS on each pop (tokio, Go: 2 ns a time here, 5 on others), and
+ * batches claimed into a private buffer (work in them cannot be stolen from a hog). */
 #ifndef RT_GATE_H
 #define RT_GATE_H
 

@@ -1,4 +1,5 @@
-/* globq.c - see globq.h. The share, min(max, size, size/procs + 1), is Go's (proc.go, globrunqgetbatch). */
+/* globq.c - see globq.h. The share, min(max, size, size/procs + 1), is Go's (proc.go,
+ * globrunqgetbatch). */
 #include "sched/globq.h"
 
 #include "base/lock.h"

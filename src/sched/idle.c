@@ -1,27 +1,31 @@
 /* idle.c - who sleeps, who searches, who must be woken.
  *
- * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way; only a G in
- * runnext may lie for a tick of sysmon, because its maker is most often about to park.
+ * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way; only a
+ * G in runnext may lie for a tick of sysmon, because its maker is most often about to park.
  *   submitter: publish G (into its own ring, or the global queue);  light fence;  read the word
- *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue again
+ *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue
+ *       again
  * Whoever comes second sees the other. The fence of the submitter is on the path of every spawn and
- * ready, so it is the light one, and the sleeper, whose sleep costs microseconds anyway, pays. When no
- * other M is awake, only foreign threads can submit, and these use a full fence: then so does the sleeper.
+ * ready, so it is the light one, and the sleeper, whose sleep costs microseconds anyway, pays. When
+ * no other M is awake, only foreign threads can submit, and these use a full fence: then so does
+ * the sleeper.
  *
  * Waking is dear (7 us for the waker, 20 us until the sleeper runs), so: nobody is woken while one
- * searches; the last searcher that finds something wakes one more, if there is more to find; at most
- * procs/2 search at once. A woken M counts as searching from the moment it is picked.
+ * searches; the last searcher that finds something wakes one more, if there is more to find; at
+ * most procs/2 search at once. A woken M counts as searching from the moment it is picked.
  *
- * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green threads are
- * run in the time that a second M needs to get up. So each P measures how long a G runs there. While that is
- * less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes somebody when it has looked
- * around and found its ring filled for LAZY_NS. Thieves pass by a ring that its owner, who is awake, will
- * have run within STEAL_MIN_NS. Should its owner get stuck in one G, sysmon notices at the next tick.
+ * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green
+ * threads are run in the time that a second M needs to get up. So each P measures how long a G runs
+ * there. While that is less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes
+ * somebody when it has looked around and found its ring filled for LAZY_NS. Thieves pass by a ring
+ * that its owner, who is awake, will have run within STEAL_MIN_NS. Should its owner get stuck in
+ * one G, sysmon notices at the next tick.
  *
- * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit under
- * the lock owns that wake-up: a waker then wakes it, the sleeper itself then is awake. One of the
- * sleepers, the timekeeper, sleeps no longer than the earliest timer of all Ps; another that is about
- * to sleep takes the office over when it knows of an earlier one. While no M keeps time sysmon does.
+ * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit
+ * under the lock owns that wake-up: a waker then wakes it, the sleeper itself then is awake. One of
+ * the sleepers, the timekeeper, sleeps no longer than the earliest timer of all Ps; another that is
+ * about to sleep takes the office over when it knows of an earlier one. While no M keeps time
+ * sysmon does.
  *
  * Tried and dropped: a lock-free word with the mask beside it (three words to keep consistent; the
  * sections under the lock are a few instructions, each beside a futex call). */
@@ -69,7 +73,8 @@ static void wake_m(struct rt_m *m) {
         rt_note_wake(&m->note);
 }
 
-/* One that sleeps on its futex if there is one: who sleeps in the poller is where events are seen. */
+/* One that sleeps on its futex if there is one: who sleeps in the poller is where events are
+ * seen. */
 static struct rt_m *pick_sleeper(void) {
     struct rt_m *best = NULL;
     for (uint32_t w = 0; w * 64 < rt.procs; w++)

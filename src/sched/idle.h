@@ -26,12 +26,13 @@ void rt_idle_start(void);
 /* Wake one sleeping M if that is called for. After a G was published; any thread. */
 void rt_idle_wake_slow(void);
 static inline void rt_idle_wake(void) {
-    rt_fence_light(); /* between the G's publication and this load; pairs with rt_idle_sleep's heavy */
+    rt_fence_light(); /* the G, then this load; pairs with the heavy one in rt_idle_sleep */
     uint32_t word = rt_load_relaxed(&rt_idle.word);
     if (rt_unlikely(rt_idle_count(word) != 0 && rt_idle_searching(word) == 0))
         rt_idle_wake_slow();
 }
-/* The same after a second G was queued at p: for fine-grained Gs the look around decides (idle.c). */
+/* The same after a second G was queued at p: for fine-grained Gs the look around decides
+ * (idle.c). */
 static inline void rt_idle_wake_for(const struct rt_p *p) {
     if (rt_unlikely(p->slice_ns >= RT_COARSE_NS))
         rt_idle_wake();
@@ -52,8 +53,8 @@ bool rt_idle_begin_search(struct rt_m *m);
  * wake another. */
 void rt_idle_found(struct rt_m *m);
 
-/* Sleep until work may be there, an event, or the earliest timer. Own thread, scheduler stack, inside;
- * comes back inside, searching. Gs made ready by events are in `ready`. */
+/* Sleep until work may be there, an event, or the earliest timer. Own thread, scheduler stack,
+ * inside; comes back inside, searching. Gs made ready by events are in `ready`. */
 void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready);
 
 #endif

@@ -12,7 +12,8 @@
 #include "sched/switch.h"
 #include "sched/timer.h"
 
-/* ---- foreign threads: a G of their own that never runs, and a futex --------------------------- */
+/* ---- foreign threads: a G of their own that never runs, and a futex
+ * --------------------------- */
 
 static __thread struct rt_g thread_g __attribute__((tls_model("initial-exec")));
 
@@ -57,7 +58,8 @@ static int thread_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, in
     return g->wake_result;
 }
 
-/* ---- park ------------------------------------------------------------------------------------- */
+/* ---- park
+ * ------------------------------------------------------------------------------------- */
 
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why) {
@@ -86,8 +88,9 @@ int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadl
     return g->wake_result;
 }
 
-/* The park of old is over before it began; old is ours when a claim succeeds. Between the commit and
- * here somebody else may have claimed it, so nothing but its word and its attention is looked at. */
+/* The park of old is over before it began; old is ours when a claim succeeds. Between the commit
+ * and here somebody else may have claimed it, so nothing but its word and its attention is looked
+ * at. */
 static __attribute__((noinline)) void commit_void(struct rt_m *m, struct rt_g *old, uint64_t seq,
                                                   enum rt_g_state state, bool fence) {
     uint32_t attention = rt_load_relaxed(&old->attention);
@@ -118,7 +121,8 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
         commit_void(m, old, seq, state, fence);
 }
 
-/* ---- ready ------------------------------------------------------------------------------------ */
+/* ---- ready
+ * ------------------------------------------------------------------------------------ */
 
 /* Through the global queue, for whoever comes first. */
 static void ready_anywhere(struct rt_g *g) {
@@ -149,7 +153,7 @@ void rt_ready(struct rt_g *g) {
         thread_ready(g);
         return;
     }
-    rt_fetch_add(&rt.foreign, 1); /* g lives until it runs, so the runtime does; then this holds it */
+    rt_fetch_add(&rt.foreign, 1); /* until g runs it holds the runtime; then this does */
     ready_anywhere(g);
     rt_fetch_sub(&rt.foreign, 1);
 }
@@ -165,7 +169,8 @@ void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
         rt_idle_wake_for(m->p);
 }
 
-/* ---- calls that only yield -------------------------------------------------------------------- */
+/* ---- calls that only yield
+ * -------------------------------------------------------------------- */
 
 void go_yield(void) {
     struct rt_m *m = rt_enter();

@@ -1,15 +1,20 @@
-/* park.h - how a G waits, and how another makes it ready. This is all that sync, netpoll and task need.
+/* park.h - how a G waits, and how another makes it ready. This is all that sync, netpoll and task
+ * need.
  *
  *   waiter                                      waker
  *   lock the object                             lock the object
  *   seq = rt_park_seq(self); enqueue a node     take the node {g, seq} off the queue
- *   r = rt_park(self, &object->lock, ...)       rt_claim(g, seq, result): false -> it was cancelled or
- *   (the lock is released once parked)            late; its node is off the queue, go on with the next
+ *   r = rt_park(self, &object->lock, ...)       rt_claim(g, seq, result): false -> it was cancelled
+ *       or
+ *   (the lock is released once parked)            late; its node is off the queue, go on with the
+ *       next
  *                                               write into the waiter's frame, if anything
  *                                               unlock; rt_ready(g)
  * After rt_park:
- *   r == what the claimer said; for a claim by rt_claim under the lock the object is not touched again.
- *   -ECANCELED, -ETIMEDOUT: nobody took the node off, unless a waker did and its claim failed: lock the
+ *   r == what the claimer said; for a claim by rt_claim under the lock the object is not touched
+ *       again.
+ *   -ECANCELED, -ETIMEDOUT: nobody took the node off, unless a waker did and its claim failed: lock
+ *       the
  *   object, and remove the node when it is still linked. */
 #ifndef RT_PARK_H
 #define RT_PARK_H
@@ -24,11 +29,12 @@ static inline uint64_t rt_park_seq(struct rt_g *g) {
     return RT_WAIT_SEQ(rt_load_relaxed(&g->wait));
 }
 
-/* Park g, the caller's own G, outside the runtime. `lock` (may be NULL) is held by the caller and is
- * released when g is parked. state: RT_WAITING (cancels claim it) or RT_HARD (they do not). deadline:
- * absolute, GO_FOREVER for none; with it the result may be -ETIMEDOUT. A cancellable parker passes the
- * minimum of its own deadline and g->limit. Works for foreign threads, too.
- * Returns the claimer's result; -ENOMEM when no timer could be armed (not parked, lock released). */
+/* Park g, the caller's own G, outside the runtime. `lock` (may be NULL) is held by the caller and
+ * is released when g is parked. state: RT_WAITING (cancels claim it) or RT_HARD (they do not).
+ * deadline: absolute, GO_FOREVER for none; with it the result may be -ETIMEDOUT. A cancellable
+ * parker passes the minimum of its own deadline and g->limit. Works for foreign threads, too.
+ * Returns the claimer's result; -ENOMEM when no timer could be armed (not parked, lock
+ * released). */
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why);
 
@@ -57,8 +63,8 @@ void rt_ready_in(struct rt_m *m, struct rt_g *g);
 /* A whole batch, with at most one wake; inside the runtime. Empties l. */
 void rt_ready_batch(struct rt_m *m, struct rt_glist *l);
 
-/* What a cancellable call must ask on entry: 0, -ECANCELED or -ETIMEDOUT (which it marks in the scopes
- * that are late, so that their leave reports it). */
+/* What a cancellable call must ask on entry: 0, -ECANCELED or -ETIMEDOUT (which it marks in the
+ * scopes that are late, so that their leave reports it). */
 int rt_cancel_slow(struct rt_g *g);
 static inline int rt_cancel_check(struct rt_g *g) {
     if (rt_likely(!(rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) && g->limit == INT64_MAX))
@@ -70,8 +76,8 @@ static inline int rt_cancel_check(struct rt_g *g) {
 void rt_cancel_g(struct rt_g *g, uint32_t bit);
 
 /* After a cancellable park returned -ECANCELED or -ETIMEDOUT: which of them the caller must report.
- * own_deadline: the call's own deadline (GO_FOREVER when it has none): its own lateness is -ETIMEDOUT,
- * the scope's is -ECANCELED then, as the API says. */
+ * own_deadline: the call's own deadline (GO_FOREVER when it has none): its own lateness is
+ * -ETIMEDOUT, the scope's is -ECANCELED then, as the API says. */
 int rt_cancel_result(struct rt_g *g, int park_result, int64_t own_deadline);
 
 #endif

@@ -1,10 +1,10 @@
-/* poller.h - what the scheduler needs of a netpoll engine. src/netpoll/{uring,epoll}.c implement it;
- * netpoll registers itself, so that sched never includes netpoll.
+/* poller.h - what the scheduler needs of a netpoll engine. src/netpoll/{uring,epoll}.c implement
+ * it; netpoll registers itself, so that sched never includes netpoll.
  *
- * All calls but wake, quiet are made by a worker thread on its own scheduler stack, inside the runtime, with a P
- * unless said otherwise. None may park. Green threads whose wait is over are claimed by the engine
- * (rt_claim) and appended to `ready`; the scheduler queues them and wakes who is needed, once, after
- * the batch. */
+ * All calls but wake, quiet are made by a worker thread on its own scheduler stack, inside the
+ * runtime, with a P unless said otherwise. None may park. Green threads whose wait is over are
+ * claimed by the engine (rt_claim) and appended to `ready`; the scheduler queues them and wakes who
+ * is needed, once, after the batch. */
 #ifndef RT_POLLER_H
 #define RT_POLLER_H
 
@@ -34,17 +34,20 @@ struct rt_poller {
     /* Two plain loads: would poll() find completions or something that must be submitted by now? */
     bool (*pending)(struct rt_m *m);
 
-    /* Submit what waits and collect what is there; never waits. Called by the scheduler when it runs
-     * out of work, every 61st pick and when pending(). `hungry`: nothing else is to be done, so a
-     * system call is welcome; otherwise the engine limits how often it makes one. sysmon calls it with m
-     * NULL, for engines whose events any thread may collect; the others do nothing then. */
+    /* Submit what waits and collect what is there; never waits. Called by the scheduler when it
+     * runs out of work, every 61st pick and when pending(). `hungry`: nothing else is to be done,
+     * so a system call is welcome; otherwise the engine limits how often it makes one. sysmon calls
+     * it with m NULL, for engines whose events any thread may collect; the others do nothing
+     * then. */
     void (*poll)(struct rt_m *m, bool hungry, struct rt_glist *ready);
 
-    /* How should m sleep now? RT_SLEEP_POLLER obliges the scheduler to call sleep() or sleep_undo(). */
+    /* How should m sleep now? RT_SLEEP_POLLER obliges the scheduler to call sleep() or
+     * sleep_undo(). */
     enum rt_sleep_mode (*sleep_mode)(struct rt_m *m);
     void (*sleep_undo)(struct rt_m *m);
 
-    /* Submit, then wait until an event, wake(m), or timeout_ns (< 0: for ever). May return early. */
+    /* Submit, then wait until an event, wake(m), or timeout_ns (< 0: for ever). May return
+     * early. */
     void (*sleep)(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready);
 
     /* End the sleep() of m; any thread, once for each sleep. */
@@ -55,11 +58,12 @@ struct rt_poller {
 };
 
 /* Defined here by sched, set by src/netpoll/select.c. */
-extern const struct rt_poller *rt_poller;      /* the engine that runs; valid while the runtime runs */
-extern const char *rt_poller_why;              /* why it was chosen: one static or long-lived line */
+extern const struct rt_poller *rt_poller; /* the engine; valid while the runtime runs */
+extern const char *rt_poller_why;         /* why it was chosen: a line for a log */
 
-/* name: "auto", "uring", "epoll". Sets rt_poller and rt_poller_why and calls its start. 0 or -errno:
- * -EINVAL for an unknown name. "auto" falls back to epoll. Implemented in src/netpoll/select.c. */
+/* name: "auto", "uring", "epoll". Sets rt_poller and rt_poller_why and calls its start. 0 or
+ * -errno: -EINVAL for an unknown name. "auto" falls back to epoll. Implemented in
+ * src/netpoll/select.c. */
 int rt_poller_start(const char *name, unsigned procs);
 void rt_poller_stop(void);
 

@@ -1,9 +1,9 @@
 /* proc.c - the life of a G on its stack, and the loop in which an M looks for the next one.
  *
- * Most switches never come here: a parking G goes straight to the next one of its P (switch.h), and one
- * that ends hands its stack, still hot, to the next that has not started, which is called on it: no
- * switch at all. The loop runs when that is not possible: nothing queued, no stack at hand, or somebody
- * left a bit in p->attention, or RT_PICKS picks have been made. Order of the search:
+ * Most switches never come here: a parking G goes straight to the next one of its P (switch.h), and
+ * one that ends hands its stack, still hot, to the next that has not started, which is called on
+ * it: no switch at all. The loop runs when that is not possible: nothing queued, no stack at hand,
+ * or somebody left a bit in p->attention, or RT_PICKS picks have been made. Order of the search:
  *
  *   due timers; completions; the global queue, once per visit; runnext; ring; a batch of the global
  *   queue; timers of others; half of another's ring; sleep in the netpoller or on a futex. */
@@ -28,7 +28,8 @@ const char *rt_poller_why;
 static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
 enum { GLOBQ_BATCH = 32, CROWDED_POLL = 8 };
 
-/* ---- the life of a G -------------------------------------------------------------------------- */
+/* ---- the life of a G
+ * -------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
     if (g->scope)
@@ -50,7 +51,8 @@ void rt_g_end(struct rt_m *m, struct rt_g *g) {
         rt_task_ended(m, g);
         return;
     }
-    /* Seq + 1: claims of waits that are long over must fail on the next one that uses this struct. */
+    /* Seq + 1: claims of waits that are long over must fail on the next one that uses this
+     * struct. */
     rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD));
     rt_g_free_owner(m->p, g);
 }
@@ -125,7 +127,8 @@ void rt_g_main(void *carry) {
 
 #endif
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop
+ * --------------------------------------------------------------------------------- */
 
 /* A context has come back to the loop: end what could not be ended on its own stack. */
 static void clean_up_after(struct rt_m *m) {
@@ -216,8 +219,9 @@ static struct rt_g *look_around(struct rt_m *m) {
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
         rt_timer_run(p, p, now, &ready);
-    /* What waits in the global queue comes before what a poll would bring in, or each poll would fill the
-     * ring and push the rest back there for ever. Now and then the poll is due all the same. */
+    /* What waits in the global queue comes before what a poll would bring in, or each poll would
+     * fill the ring and push the rest back there for ever. Now and then the poll is due all the
+     * same. */
     size_t share = 1;
     if (rt_poller && rt_poller->pending(m)) {
         bool crowded = rt_globq_size() != 0 || rt_runq_len_any(p) >= RT_RING / 2;

@@ -1,7 +1,8 @@
 /* runq.c - overflow and stealing.
  *
- * Overflow moves the newest half, as tokio does since 1.52: Go moves the oldest, and a G that came from
- * the global queue may then bounce back before it ran. Stealing takes the oldest half, rounded up. */
+ * Overflow moves the newest half, as tokio does since 1.52: Go moves the oldest, and a G that came
+ * from the global queue may then bounce back before it ran. Stealing takes the oldest half, rounded
+ * up. */
 #include "sched/runq.h"
 
 #include "base/sys.h"

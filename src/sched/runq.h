@@ -1,12 +1,13 @@
 /* runq.h - the run queue of a P: a slot for the G that runs next, and a ring.
  *
- * Promise: first in, first out, but for runnext: the newest G that was made ready goes there, kicks the
- * one before it to the end of the ring, and runs next within the slice of its maker (Go does the same:
- * a pair that talks stays on one core, hot). No G is lost or doubled, whatever thieves do.
+ * Promise: first in, first out, but for runnext: the newest G that was made ready goes there, kicks
+ * the one before it to the end of the ring, and runs next within the slice of its maker (Go does
+ * the same: a pair that talks stays on one core, hot). No G is lost or doubled, whatever thieves
+ * do.
  *
- * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the gate
- * (gate.h): plain code, no locked instruction. head and tail are stored as relaxed atomics just because
- * searchers peek at them to see whether a visit may pay. */
+ * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the
+ * gate (gate.h): plain code, no locked instruction. head and tail are stored as relaxed atomics
+ * just because searchers peek at them to see whether a visit may pay. */
 #ifndef RT_RUNQ_H
 #define RT_RUNQ_H
 
@@ -58,7 +59,8 @@ static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
     return p->ring[head % RT_RING];
 }
 
-/* The next G, unless somebody wants this P to look around first: then, or when there is none, NULL. */
+/* The next G, unless somebody wants this P to look around first: then, or when there is none,
+ * NULL. */
 static inline struct rt_g *rt_runq_pick_owner(struct rt_p *p) {
     if (rt_unlikely(rt_load_relaxed(&p->attention) != 0 || --p->budget == 0))
         return NULL;
@@ -78,12 +80,13 @@ static inline bool rt_runq_take_back_owner(struct rt_p *p, const struct rt_g *g)
     return false;
 }
 
-/* Thief with its own P, inside the runtime: steal half of the victim's ring, rounded up, or its runnext
- * when that was seen to be left lying. One G is returned, the others are in the own ring. */
+/* Thief with its own P, inside the runtime: steal half of the victim's ring, rounded up, or its
+ * runnext when that was seen to be left lying. One G is returned, the others are in the own
+ * ring. */
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim);
 
-/* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a ring
- * whose owner goes to sleep is empty, so to pass by loses nothing. */
+/* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a
+ * ring whose owner goes to sleep is empty, so to pass by loses nothing. */
 static inline bool rt_runq_worth_stealing_any(struct rt_p *p) {
     uint32_t n = rt_runq_len_any(p);
     bool stale = rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1;

@@ -1,13 +1,14 @@
 /* sched.h - the shared structs of the scheduler, and who may touch what.
  *
- * Words: G green thread (struct rt_g); M worker OS thread (struct rt_m); P processor, the right to run
- * Gs, with its queue, timers and caches (struct rt_p). Foreign: a thread that is no M. Park: a G gives
- * up its M until something makes it ready.
+ * Words: G green thread (struct rt_g); M worker OS thread (struct rt_m); P processor, the right to
+ * run Gs, with its queue, timers and caches (struct rt_p). Foreign: a thread that is no M. Park: a
+ * G gives up its M until something makes it ready.
  *
- * OWNERSHIP OF A P. Everything in struct rt_p that is not marked otherwise belongs to the M that holds
- * the P *while that M is inside the runtime* (m->in_rt != 0). Everybody else must pass the gate of that
- * M first (gate.h): then the M is outside and stays outside. So the owner's queue operations are
- * plain loads and stores: no locked instruction, no release and acquire; the rare thief pays.
+ * OWNERSHIP OF A P. Everything in struct rt_p that is not marked otherwise belongs to the M that
+ * holds the P *while that M is inside the runtime* (m->in_rt != 0). Everybody else must pass the
+ * gate of that M first (gate.h): then the M is outside and stays outside. So the owner's queue
+ * operations are plain loads and stores: no locked instruction, no release and acquire; the rare
+ * thief pays.
  *
  * THE LIFE OF A WAIT. A G has one wait word: a sequence number and a state.
  *   DEAD      on a free list. Whoever allocates it owns it.
@@ -15,12 +16,12 @@
  *   WAITING   parked, its registers saved; whoever moves the word to LIVE by CAS with the right
  *             sequence (rt_claim) owns the G and must make it ready. Nobody else may.
  *   HARD      as WAITING, but cancels do not claim it (locks).
- * The word becomes WAITING on the *next* context, after the registers are saved (rt_commit), and the
- * lock of the object that the G waits on is released after that: a waker that holds the lock
+ * The word becomes WAITING on the *next* context, after the registers are saved (rt_commit), and
+ * the lock of the object that the G waits on is released after that: a waker that holds the lock
  * therefore never sees a half-parked G. Who has no such lock (timers, cancels) leaves a bit in
- * g->attention before it looks at the word, and the commit looks at g->attention after it has set the
- * word: one of the two sees the other. struct rt_g memory is never unmapped while the runtime runs,
- * so a late claim with a stale sequence just fails. */
+ * g->attention before it looks at the word, and the commit looks at g->attention after it has set
+ * the word: one of the two sees the other. struct rt_g memory is never unmapped while the runtime
+ * runs, so a late claim with a stale sequence just fails. */
 #ifndef RT_SCHED_H
 #define RT_SCHED_H
 
@@ -38,15 +39,17 @@
 enum {
     RT_RING = 256,         /* slots of a P's run queue; a power of two */
     RT_MAX_PROCS = 1024,
-    RT_PICKS = 61,         /* picks between looks at the global queue, the clock and the netpoller */
+    RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,
     RT_STACK_CLASSES = 10, /* 16 KiB .. 8 MiB */
 };
 static const int64_t RT_SLICE_NS = 10 * 1000 * 1000;
-/* A G that runs for less than this on average is finer than a wake or a steal is worth; see idle.c. */
+/* A G that runs for less than this on average is finer than a wake or a steal is worth; see
+ * idle.c. */
 static const uint32_t RT_COARSE_NS = 2000;
 
-/* ---- G ---------------------------------------------------------------------------------------- */
+/* ---- G
+ * ---------------------------------------------------------------------------------------- */
 
 enum rt_g_state { RT_DEAD = 0, RT_LIVE = 1, RT_WAITING = 2, RT_HARD = 3 };
 #define RT_WAIT_WORD(seq, state) ((uint64_t)(seq) << 2 | (state))
@@ -76,7 +79,7 @@ struct rt_stack;
 struct rt_g {
     /* Line 0: all that a G touches which never parks. */
     uint64_t wait;          /* the wait word, see above */
-    struct rt_g *next;      /* link of the global queue, free lists and batches: whoever holds the list */
+    struct rt_g *next;      /* link of lists: whoever holds the list */
     void *fn;               /* void (*)(void *), or void *(*)(void *) for a task */
     void *arg;
     uint64_t id;
@@ -141,9 +144,11 @@ static inline struct rt_g *rt_glist_pop(struct rt_glist *l) {
     return g;
 }
 
-/* ---- P ---------------------------------------------------------------------------------------- */
+/* ---- P
+ * ---------------------------------------------------------------------------------------- */
 
-/* p->attention: bits that others leave; any of them makes the next pick go to the scheduler loop. */
+/* p->attention: bits that others leave; any of them makes the next pick go to the scheduler
+ * loop. */
 enum {
     RT_P_PREEMPT = 1, /* the slice is over */
     RT_P_LOOK = 2,    /* timers, completions or the global queue want a look */
@@ -186,16 +191,17 @@ struct rt_p {
     struct rt_g *ring[RT_RING];
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-/* ---- M ---------------------------------------------------------------------------------------- */
+/* ---- M
+ * ---------------------------------------------------------------------------------------- */
 
 struct rt_m {
     uint32_t in_rt;         /* inside the runtime; own thread writes, see gate.h */
     uint32_t gate;          /* 1: somebody else is at this M's P */
     struct rt_p *p;
     struct rt_g *g;         /* running now; NULL in the scheduler loop; own thread */
-    struct rt_g *pending;   /* picked, but its stack must be bound by the scheduler loop; own thread */
+    struct rt_g *pending;   /* picked, to be run by the scheduler loop; own thread */
     struct rt_g *dead;      /* ended; the scheduler loop frees it (sanitizer builds); own thread */
-    struct rt_stack *odd_stack; /* of an ended G, to be put back by the scheduler loop; own thread */
+    struct rt_stack *odd_stack; /* of an ended G, for the loop to put back; own thread */
     struct rt_ctx ctx;      /* the scheduler loop */
     struct rt_san san;
     void *poller;           /* the engine's part, made by m_start */
@@ -209,7 +215,8 @@ struct rt_m {
     void *alt_stack;
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-/* ---- the runtime ------------------------------------------------------------------------------ */
+/* ---- the runtime
+ * ------------------------------------------------------------------------------ */
 
 enum rt_run_state { RT_STOPPED = 0, RT_STARTING, RT_RUNNING, RT_STOPPING, RT_FORKED };
 
@@ -249,8 +256,8 @@ static inline __attribute__((always_inline)) struct rt_m *rt_m(void) {
     return m;
 }
 
-/* The G of this thread: the running green thread, or the one that stands for a foreign thread. Never
- * NULL. Not on the scheduler stack. */
+/* The G of this thread: the running green thread, or the one that stands for a foreign thread.
+ * Never NULL. Not on the scheduler stack. */
 struct rt_g *rt_foreign_self(void);
 static inline struct rt_g *rt_self(void) {
     struct rt_m *m = rt_m();

@@ -1,7 +1,8 @@
 /* spawn.c - making green threads.
  *
- * A spawn takes a struct rt_g off its P's free list, fills in what to run, and puts it into runnext: no
- * stack, no locked instruction, nothing cold. See stack.h for why it cannot fail later. */
+ * A spawn takes a struct rt_g off its P's free list, fills in what to run, and puts it into
+ * runnext: no stack, no locked instruction, nothing cold. See stack.h for why it cannot fail
+ * later. */
 #include "sched/spawn.h"
 
 #include "base/sys.h"

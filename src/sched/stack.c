@@ -1,11 +1,12 @@
 /* stack.c - slabs of slots, guards, the depot.
  *
- * Each class has slabs (one mmap of many slots), a bump position in the newest, and a depot: slots that
- * were used and are free, guard in place. Order of choice: the P's cache (hot), the depot, a fresh slot.
+ * Each class has slabs (one mmap of many slots), a bump position in the newest, and a depot: slots
+ * that were used and are free, guard in place. Order of choice: the P's cache (hot), the depot, a
+ * fresh slot.
  *
- * Guards by MADV_GUARD_INSTALL (Linux 6.13) split no mapping, so their number is free. Before that a
- * guard is an mprotect, which splits one: the number is capped at what vm.max_map_count leaves, and
- * then rt_stack_reserve says -EAGAIN. There is never a stack without a guard. */
+ * Guards by MADV_GUARD_INSTALL (Linux 6.13) split no mapping, so their number is free. Before that
+ * a guard is an mprotect, which splits one: the number is capped at what vm.max_map_count leaves,
+ * and then rt_stack_reserve says -EAGAIN. There is never a stack without a guard. */
 #include "sched/stack.h"
 
 #include "base/lock.h"

@@ -2,15 +2,17 @@
  *
  * A slot is a power of two of address space, aligned to its size:
  *
- *   low  | guard (1/16 of the slot, a page at least) | ... grows down ... | colour | struct rt_stack | high
+ *   low  | guard (1/16 of the slot, a page at least) | ... grows down ... | colour | struct
+ *       rt_stack | high
  *
  * The descriptor stands at the top, in the page that the first frame touches anyway, so a parked G
- * costs one page. Tops are coloured: shifted by 0..15 cache lines, or they would all fall into the same
- * cache sets. The guard is installed when a slot is first used and stays; contents are not cleared.
+ * costs one page. Tops are coloured: shifted by 0..15 cache lines, or they would all fall into the
+ * same cache sets. The guard is installed when a slot is first used and stays; contents are not
+ * cleared.
  *
- * Promise: a G that was spawned gets a stack. Each struct rt_g of the free lists stands for a slot of
- * the default class whose address space is mapped (rt_stack_reserve), and slots that lie in the caches
- * of other Ps are paid for beforehand. Another class is bound at the spawn. */
+ * Promise: a G that was spawned gets a stack. Each struct rt_g of the free lists stands for a slot
+ * of the default class whose address space is mapped (rt_stack_reserve), and slots that lie in the
+ * caches of other Ps are paid for beforehand. Another class is bound at the spawn. */
 #ifndef RT_STACK_H
 #define RT_STACK_H
 

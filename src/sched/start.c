@@ -1,13 +1,13 @@
 /* start.c - boot and stop.
  *
- * Promise: after a failed go_start nothing is left, after go_stop returned 0 no thread, descriptor or
- * mapping is left, and both may be done again and again.
+ * Promise: after a failed go_start nothing is left, after go_stop returned 0 no thread, descriptor
+ * or mapping is left, and both may be done again and again.
  *
  * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED; a forked child is FORKED for ever.
- * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is claimed if
- * it is parked, again and again, because some were just on their way; (3) all have ended; (4) foreign
- * threads have left; (5) the Ms are told, woken and joined; (6) memory is freed. A stop whose
- * grace is over leaves after (2), and the next go_stop goes on there. */
+ * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is
+ * claimed if it is parked, again and again, because some were just on their way; (3) all have
+ * ended; (4) foreign threads have left; (5) the Ms are told, woken and joined; (6) memory is freed.
+ * A stop whose grace is over leaves after (2), and the next go_stop goes on there. */
 #include "sched/start.h"
 
 #include "base/chaos.h"
@@ -52,7 +52,8 @@ static struct {
     void *arg;
 } run;
 
-/* ---- who may come in -------------------------------------------------------------------------- */
+/* ---- who may come in
+ * -------------------------------------------------------------------------- */
 
 int rt_not_running(void) {
     return rt_load_relaxed(&rt.state) == RT_STOPPING ? -ESHUTDOWN : -ENXIO;
@@ -71,7 +72,8 @@ void rt_foreign_leave(void) {
     rt_fetch_sub(&rt.foreign, 1);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------- */
+/* ---- workers
+ * ---------------------------------------------------------------------------------- */
 
 static void set_alt_stack(void *base) {
     stack_t ss = {.ss_sp = base, .ss_size = ALT_STACK_BYTES, .ss_flags = base ? 0 : SS_DISABLE};
@@ -121,7 +123,8 @@ static uint32_t workers_up(void) {
     return n;
 }
 
-/* Start `procs` workers, parked before their loop. On an error those that came up are ended again. */
+/* Start `procs` workers, parked before their loop. On an error those that came up are ended
+ * again. */
 static int start_workers(void) {
     boot.note = boot.up = boot.go = 0;
     boot.err = 0;
@@ -144,7 +147,8 @@ static int start_workers(void) {
     return err;
 }
 
-/* ---- boot ------------------------------------------------------------------------------------- */
+/* ---- boot
+ * ------------------------------------------------------------------------------------- */
 
 static void free_all(void) {
     for (uint32_t i = 0; rt.ps && i < rt.procs; i++)
@@ -205,7 +209,8 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
     return 0;
 }
 
-/* Netpoller and workers. With "auto", an engine that cannot be set up on some worker is replaced. */
+/* Netpoller and workers. With "auto", an engine that cannot be set up on some worker is
+ * replaced. */
 static int start_engine(const char *netpoll) {
     int err = rt_poller_start(netpoll, rt.procs);
     if (err)
@@ -295,10 +300,11 @@ int go_start(const struct go_options *opt) {
     return start(opt, &env, false);
 }
 
-/* ---- stop ------------------------------------------------------------------------------------- */
+/* ---- stop
+ * ------------------------------------------------------------------------------------- */
 
-/* Green threads that have not ended. When it says 0 after spawns have ceased it is right: what has ended
- * is read first, so a G cannot be seen ended and not spawned. */
+/* Green threads that have not ended. When it says 0 after spawns have ceased it is right: what has
+ * ended is read first, so a G cannot be seen ended and not spawned. */
 static uint64_t live(void) {
     uint64_t ended = 0, spawned = 0;
     for (uint32_t i = 0; i < rt.procs; i++)
@@ -411,7 +417,8 @@ int go_stop(int64_t grace_ns) {
     return err;
 }
 
-/* ---- go_run ----------------------------------------------------------------------------------- */
+/* ---- go_run
+ * ----------------------------------------------------------------------------------- */
 
 static void run_done(void) {
     rt_store_release(&run.done, 1);

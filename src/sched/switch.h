@@ -1,6 +1,6 @@
 /* switch.h - leaving a context, and arriving in the next. Included by the few files that switch:
- * park.c, proc.c. Every function here is inlined: the assembly of rt_arch_switch must sit in the frame of
- * the function that parks, and the sanitizer hooks right beside it. */
+ * park.c, proc.c. Every function here is inlined: the assembly of rt_arch_switch must sit in the
+ * frame of the function that parks, and the sanitizer hooks right beside it. */
 #ifndef RT_SWITCH_H
 #define RT_SWITCH_H
 
@@ -14,8 +14,9 @@ void rt_g_main(void *carry) __attribute__((noreturn));
  * On the next context, inside. */
 void rt_commit(struct rt_m *m, struct rt_g *old);
 
-/* Give an unstarted G the stack s. In a sanitizer build each stack keeps one context for ever, which
- * waits in rt_g_main for its next G: the shadow stacks stay balanced, and nothing is made anew. */
+/* Give an unstarted G the stack s. In a sanitizer build each stack keeps one context for ever,
+ * which waits in rt_g_main for its next G: the shadow stacks stay balanced, and nothing is made
+ * anew. */
 static inline void rt_bind(struct rt_g *g, struct rt_stack *s) {
     g->stack = s;
     g->flags |= RT_G_STARTED;

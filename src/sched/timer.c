@@ -1,21 +1,24 @@
 /* timer.c - a 4-ary heap of deadlines for each P, and one live entry for each G.
  *
- * Promise: a G that parks with a deadline is claimed with -ETIMEDOUT no earlier than it, and soon after
- * it unless somebody else claims the G first. A deadline that is only ever pushed into the future
- * (time-outs of I/O that do not fire) costs no heap operation.
+ * Promise: a G that parks with a deadline is claimed with -ETIMEDOUT no earlier than it, and soon
+ * after it unless somebody else claims the G first. A deadline that is only ever pushed into the
+ * future (time-outs of I/O that do not fire) costs no heap operation.
  *
- * g->timer_when says when the live entry fires. A park with a later deadline relies on it: when it fires
- * too early, it is set again for the deadline of that moment. A park with an earlier one makes a new
- * entry and bumps g->timer_gen, which kills the old. Dead entries are dropped when they come up, and
- * swept when they may be more than a quarter of the heap.
+ * g->timer_when says when the live entry fires. A park with a later deadline relies on it: when it
+ * fires too early, it is set again for the deadline of that moment. A park with an earlier one
+ * makes a new entry and bumps g->timer_gen, which kills the old. Dead entries are dropped when they
+ * come up, and swept when they may be more than a quarter of the heap.
  *
  * An entry may fire in any P, on another core than the one where its G is just about to park:
- *   fire: timer_when = none (exchange);        park: clear ATT_TIMER; read timer_when, rely on it or arm;
- *         word WAITING? claim or set again           ... word = WAITING (full fence); read attention:
+ *   fire: timer_when = none (exchange);        park: clear ATT_TIMER; read timer_when, rely on it
+ *       or arm;
+ *         word WAITING? claim or set again           ... word = WAITING (full fence); read
+ *             attention:
  *         else set ATT_TIMER, look once more             ATT_TIMER -> rt_timer_missed
- * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or the
- * commit sees the bit. A fire that sets its own entry again moves timer_when from none by CAS, so it
- * cannot overwrite what the G armed meanwhile; then two entries may be live, and the second does nothing. */
+ * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or
+ * the commit sees the bit. A fire that sets its own entry again moves timer_when from none by CAS,
+ * so it cannot overwrite what the G armed meanwhile; then two entries may be live, and the second
+ * does nothing. */
 #include "sched/timer.h"
 
 #include "base/chaos.h"
@@ -28,7 +31,8 @@
 
 enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 64 };
 
-/* ---- the heap; owner or behind the gate ------------------------------------------------------- */
+/* ---- the heap; owner or behind the gate
+ * ------------------------------------------------------- */
 
 static void publish(struct rt_p *p) {
     rt_store_relaxed(&p->timer_when, p->ntimers ? p->timers[0].when : INT64_MAX);
@@ -106,7 +110,8 @@ static uint32_t take_due(struct rt_p *p, int64_t now, struct rt_timer *out, uint
     return n;
 }
 
-/* ---- arming and firing ------------------------------------------------------------------------ */
+/* ---- arming and firing
+ * ------------------------------------------------------------------------ */
 
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER)
@@ -156,8 +161,8 @@ static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct r
 }
 
 bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq) {
-    /* The bit stays: g may have been claimed and be on its way into its next park, whose bit it is then.
-     * It clears it itself. */
+    /* The bit stays: g may have been claimed and be on its way into its next park, whose bit it is
+     * then. It clears it itself. */
     return expire(p, g, seq, rt_sys_now());
 }
 

@@ -1,18 +1,23 @@
 /* chan.c - channels.
  *
  * One lock for each channel, held for a few dozen instructions. Invariants, under the lock:
- *   - senders wait only while the buffer is full (or there is none), receivers only while it is empty, so
+ *   - senders wait only while the buffer is full (or there is none), receivers only while it is
+ *       empty, so
  *     at most one of the two queues has claimable waiters;
- *   - a waiter's node stands on its own stack: {G, sequence, where its element is}. Whoever takes it off the
- *     queue claims the G, copies straight from or into that element, and makes the G ready after the unlock.
+ *   - a waiter's node stands on its own stack: {G, sequence, where its element is}. Whoever takes
+ *       it off the
+ *     queue claims the G, copies straight from or into that element, and makes the G ready after
+ *         the unlock.
  *     A node whose claim fails belongs to a wait that was cancelled or is late: it is just dropped.
- *   - values are received in the order in which they were sent: with a full buffer and waiting senders a
+ *   - values are received in the order in which they were sent: with a full buffer and waiting
+ *       senders a
  *     receive takes the head of the buffer and puts the first sender's value at its end.
- * After the unlock, and for the let-go G after its claim, the channel is not touched: who receives the
- * last value may free it. A waiter carries the lock across its context switch; the commit releases it.
+ * After the unlock, and for the let-go G after its claim, the channel is not touched: who receives
+ * the last value may free it. A waiter carries the lock across its context switch; the commit
+ * releases it.
  *
- * Where nobody waits there is one locked instruction, the CAS of the lock; a hand-over has a second one,
- * the claim. The unlock is a plain store. */
+ * Where nobody waits there is one locked instruction, the CAS of the lock; a hand-over has a second
+ * one, the claim. The unlock is a plain store. */
 #include "base/check.h"
 #include "base/list.h"
 #include "base/lock.h"
@@ -42,7 +47,8 @@ struct go_chan {
     char buffer[] __attribute__((aligned(16)));
 };
 
-static inline __attribute__((always_inline)) void copy(const go_chan *c, void *to, const void *from) {
+static inline __attribute__((always_inline)) void copy(const go_chan *c, void *to,
+                                                       const void *from) {
     if (rt_likely(c->elem_size == sizeof(uint64_t)))
         memcpy(to, from, sizeof(uint64_t));
     else if (c->elem_size)

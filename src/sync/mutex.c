@@ -1,16 +1,17 @@
 /* mutex.c - a lock for green threads and threads.
  *
- * rt_state: LOCKED, QUEUED (somebody is on the queue). Lock and unlock are one CAS each while QUEUED is
- * clear. The queue is protected by rt_lock; so is every change of QUEUED, and while LOCKED is set nobody
- * but the holder clears it.
+ * rt_state: LOCKED, QUEUED (somebody is on the queue). Lock and unlock are one CAS each while
+ * QUEUED is clear. The queue is protected by rt_lock; so is every change of QUEUED, and while
+ * LOCKED is set nobody but the holder clears it.
  *
- * Normally an unlock frees the mutex and wakes the first waiter, which competes with whoever runs just
- * now: that is fast, because the one who runs is hot. A waiter that has waited for 1 ms is starving: the
- * next unlock hands the mutex over to it, locked (the rule of Go's sync.Mutex). So nobody waits much
- * longer than 1 ms times the number of those before it.
+ * Normally an unlock frees the mutex and wakes the first waiter, which competes with whoever runs
+ * just now: that is fast, because the one who runs is hot. A waiter that has waited for 1 ms is
+ * starving: the next unlock hands the mutex over to it, locked (the rule of Go's sync.Mutex). So
+ * nobody waits much longer than 1 ms times the number of those before it.
  *
- * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store that
- * releases it; rt_state and rt_lock are therefore released together, as one word of 64 bits. */
+ * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store
+ * that releases it; rt_state and rt_lock are therefore released together, as one word of 64
+ * bits. */
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"

@@ -1,11 +1,12 @@
 /* waitgroup.c - wait until a count is 0.
  *
- * rt_count: the count in the low 31 bits, WAITED on top when somebody is on the queue. add and done are one
- * locked add. Without WAITED the one that brings the count to 0 does not touch the waitgroup again, so a
- * waiter who sees a word of 0 returns and may free it. With WAITED it lets the queue go. Until it has done
- * so the word is 0|WAITED, which means "a let_go is on its way": nobody returns on seeing that, and nobody
- * but the let_go clears WAITED then, not even a waiter that was cancelled. It clears WAITED together with
- * rt_lock, in one store of 64 bits, with which it has left; the waiters are claimed before and woken after. */
+ * rt_count: the count in the low 31 bits, WAITED on top when somebody is on the queue. add and done
+ * are one locked add. Without WAITED the one that brings the count to 0 does not touch the
+ * waitgroup again, so a waiter who sees a word of 0 returns and may free it. With WAITED it lets
+ * the queue go. Until it has done so the word is 0|WAITED, which means "a let_go is on its way":
+ * nobody returns on seeing that, and nobody but the let_go clears WAITED then, not even a waiter
+ * that was cancelled. It clears WAITED together with rt_lock, in one store of 64 bits, with which
+ * it has left; the waiters are claimed before and woken after. */
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -63,7 +64,8 @@ static __attribute__((noinline)) void let_go(go_waitgroup *wg) {
         rt_ready(g);
 }
 
-/* With rt_lock held: false when the count is 0 and nobody is on his way to let go; else WAITED is set. */
+/* With rt_lock held: false when the count is 0 and nobody is on his way to let go; else WAITED is
+ * set. */
 static bool mark_waited(go_waitgroup *wg) {
     uint32_t word = rt_load_relaxed(&wg->rt_count);
     while (!(word & WAITED)) {

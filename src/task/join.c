@@ -3,17 +3,18 @@
  * The handle is the struct rt_g itself, which is freed by the join and not by the end; nothing is
  * allocated. End and join meet under g->task_lock: whoever comes second finds the other.
  *
- * Join in place: a task that has not started and stands at one of the two ends of the joiner's own run
- * queue, where its spawn has put it, is taken back and called on the joiner's stack: fork and join
- * without a single switch, depth first, and what thieves get is the oldest, biggest work (the order of
- * Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own G, so parks,
- * ids and locals are its own. Not when the joiner is inside a scope (its end must be able to end the
- * join without the task), not on the second half of a stack, and not under a sanitizer, where each G has
- * a shadow stack of its own. A joiner that is cancelled as a whole (go_task_cancel) shares this with the
- * task that runs in its place, since it cannot return before that. g->in_place says which it is:
- *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? the same with that one
+ * Join in place: a task that has not started and stands at one of the two ends of the joiner's own
+ * run queue, where its spawn has put it, is taken back and called on the joiner's stack: fork and
+ * join without a single switch, depth first, and what thieves get is the oldest, biggest work (the
+ * order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own
+ * G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its end must be
+ * able to end the join without the task), not on the second half of a stack, and not under a
+ * sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a whole
+ * (go_task_cancel) shares this with the task that runs in its place, since it cannot return before
+ * that. g->in_place says which it is:
+ *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? that one, too
  *   joiner:                        in_place = t;       light fence;  attention? then not in place
- *                                  in_place = NULL;    light fence;  attention? pass through cancel_lock
+ *                                  in_place = NULL;    light fence;  attention? pass cancel_lock
  * so the canceller never touches a task that its joiner has freed. */
 #include "base/lock.h"
 #include "sched/g.h"
@@ -29,7 +30,7 @@ void rt_task_ended(struct rt_m *m, struct rt_g *g) {
     g->task_done = 1;
     struct rt_g *joiner = g->joiner;
     uint64_t seq = g->joiner_seq;
-    bool mine = joiner && rt_claim(joiner, seq, 0); /* under the lock: he may be a thread that ends */
+    bool mine = joiner && rt_claim(joiner, seq, 0); /* he may be a thread that ends soon */
     rt_unlock(&g->task_lock);
     if (mine)
         rt_ready_in(m, joiner);
@@ -104,10 +105,10 @@ int go_task_cancel(go_task *t) {
 
 /* Inside on the way in and out. True: t has run and is over. */
 static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
-    /* One that has started and is queued again is no such task. Where it matters the flag is stable: when t
-     * is in our own queue; and when it is not, take_back says no. */
-    if (RT_ASAN || RT_TSAN || (rt_load_relaxed(&t->flags) & RT_G_STARTED) || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
-        !rt_runq_take_back_owner(m->p, t))
+    /* One that has started and is queued again is no such task. Where it matters the flag is
+     * stable: when t is in our own queue; and when it is not, take_back says no. */
+    if (RT_ASAN || RT_TSAN || (rt_load_relaxed(&t->flags) & RT_G_STARTED) || self->scope ||
+        t->stack_class != rt.stack_class || !roomy(self) || !rt_runq_take_back_owner(m->p, t))
         return false;
     if (!take_place(self, t)) {
         rt_runq_push_owner(m->p, t);

@@ -1,9 +1,9 @@
 /* scope.c - cancellation and deadlines.
  *
- * A scope is a node in a chain that its G alone walks and changes; what others may do is set rt_state
- * and RT_ATT_SCOPE, and claim the G if it is parked. Promise: a cancel that happens before a cancellable
- * call looks, or while it waits, ends it; the bit stays as long as a cancelled scope is in the chain
- * (level-triggered), and no longer.
+ * A scope is a node in a chain that its G alone walks and changes; what others may do is set
+ * rt_state and RT_ATT_SCOPE, and claim the G if it is parked. Promise: a cancel that happens before
+ * a cancellable call looks, or while it waits, ends it; the bit stays as long as a cancelled scope
+ * is in the chain (level-triggered), and no longer.
  *   canceller: state = cancelled; attention |= SCOPE;  heavy fence;  word WAITING? claim, ready
  *   parker:    word = WAITING (in the commit);         light fence;  attention? claim itself, ready
  *   leaver:    attention &= ~SCOPE;  then walk the rest of the chain: a cancelled one? set it again

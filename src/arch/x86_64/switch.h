@@ -1,14 +1,15 @@
 /* x86_64/switch.h - see arch.h. from in rdi, to in rsi, the carried value in rdx.
  *
- * Nothing is pushed, so a red zone below rsp stays whole: its owner does not run meanwhile. rbx and rbp
- * cannot both be clobbered everywhere; rbp is part of the context, rbx the compiler spills. */
+ * Nothing is pushed, so a red zone below rsp stays whole: its owner does not run meanwhile. rbx and
+ * rbp cannot both be clobbered everywhere; rbp is part of the context, rbx the compiler spills. */
 #ifndef RT_ARCH_X86_64_SWITCH_H
 #define RT_ARCH_X86_64_SWITCH_H
 
 #ifdef __AVX512F__
 #define RT_ARCH_CLOBBER_AVX512 \
     , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", \
-        "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+        "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", \
+        "k7"
 #else
 #define RT_ARCH_CLOBBER_AVX512
 #endif
