@@ -1,11 +1,12 @@
 /* san.h - what the sanitizers and Valgrind must be told about stacks that are switched.
  *
  * Each context that can be switched to carries a struct rt_san, empty in a normal build.
- * rt_san_leave(from, to) is called right before the switch and rt_san_arrive(self) right after it, in
- * the same function as the switch. ASan keeps a fake stack per fiber; TSan a whole shadow state, which
- * must never be destroyed while it runs, nor when it never ran. A switch counts as synchronisation for
- * TSan, as it is for the scheduler's own data: so a race between two Gs shows only when they run on
- * different threads, which is one more reason to run tests at several procs. */
+ * rt_san_leave(from, to) is called right before the switch and rt_san_arrive(self) right after it,
+ * in the same function as the switch. ASan keeps a fake stack per fiber; TSan a whole shadow state,
+ * which must never be destroyed while it runs, nor when it never ran. A switch counts as
+ * synchronisation for TSan, as it is for the scheduler's own data: so a race between two Gs shows
+ * only when they run on different threads, which is one more reason to run tests at several
+ * procs. */
 #ifndef RT_SAN_H
 #define RT_SAN_H
 
