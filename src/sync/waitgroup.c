@@ -67,7 +67,7 @@ static __attribute__((noinline)) void let_go(go_waitgroup *wg) {
 /* With rt_lock held: false when the count is 0 and nobody is on his way to let go; else WAITED is
  * set. */
 static bool mark_waited(go_waitgroup *wg) {
-    uint32_t word = rt_load_relaxed(&wg->rt_count);
+    uint32_t word = rt_load_acquire(&wg->rt_count); /* a 0 pairs with the add in done */
     while (!(word & WAITED)) {
         if (word == 0)
             return false;
