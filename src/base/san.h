@@ -113,6 +113,14 @@ static inline __attribute__((always_inline)) void rt_san_arrive(struct rt_san *s
 #endif
 }
 
+/* `word` is released by a store to a wider word that contains it: TSan knows words by their address. */
+static inline void rt_san_released(void *word) {
+    (void)word;
+#if RT_TSAN
+    __tsan_release(word);
+#endif
+}
+
 static inline unsigned rt_san_stack_register(void *low, void *high) {
     (void)low, (void)high;
 #ifdef RT_VALGRIND

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/san.h"
 #include "base/sys.h"
 #include "sched/park.h"
 
@@ -64,6 +65,7 @@ static void dequeue(go_mutex *m, struct waiter *w) {
 /* Both words at once. */
 static void release(go_mutex *m, uint32_t state) {
     _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "state is the low half");
+    rt_san_released(&m->rt_lock);
     rt_store_release((uint64_t *)(void *)m, (uint64_t)state); /* pairs with the CASes on both */
 }
 

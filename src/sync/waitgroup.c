@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/san.h"
 #include "base/sys.h"
 #include "sched/park.h"
 
@@ -44,6 +45,7 @@ static void dequeue(struct waiter *w) {
 static void leave(go_waitgroup *wg) {
     _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the count is the low half");
     uint64_t both = (uint64_t)1 << 32 | WAITED;
+    rt_san_released(&wg->rt_lock);
     if (!rt_cas((uint64_t *)(void *)wg, &both, 0)) {
         rt_fetch_and(&wg->rt_count, ~WAITED);
         rt_unlock(&wg->rt_lock);
