@@ -51,7 +51,7 @@ GO_API ssize_t go_write_all(int fd, const void *buf, size_t n);
 GO_API ssize_t go_recv(int fd, void *buf, size_t n, int flags);
 GO_API ssize_t go_send(int fd, const void *buf, size_t n, int flags);
 
-/* As shutdown(2). Never parks. 0 or -errno. */
+/* As shutdown(2). Never parks, needs no runtime. 0 or -errno. */
 GO_API int go_shutdown(int fd, int how);
 
 /* Wait until fd is ready for one of events (POLLIN, POLLOUT, ...): the revents (> 0, with POLLERR
@@ -62,11 +62,12 @@ GO_API int go_poll(int fd, short events);
 GO_API int go_poll_until(int fd, short events, int64_t deadline);
 
 /* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
- * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). */
+ * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime
+ * needed. */
 GO_API int go_close(int fd);
 
 /* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.
- * Never parks. 0, -EBADF. */
+ * Never parks, needs no runtime. 0, -EBADF. */
 GO_API int go_forget(int fd);
 
 GO_END_DECLS

@@ -29,7 +29,8 @@ struct go_options {
     /* Bytes of a green thread's stack with its guard, 16 KiB..8 MiB, rounded up to a power of two.
      * Default: GORT_STACK, else 256 KiB. */
     size_t stack_size;
-    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. */
+    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. (So far it starts
+     * procs + 1 and no more.) */
     unsigned max_threads;
     /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
      * the address space and the kernel's limits allow. */
@@ -38,7 +39,8 @@ struct go_options {
     unsigned flags;      /* GO_STRICT */
 };
 #define GO_OPTIONS_INIT {sizeof(struct go_options), 0, 0, 0, 0, NULL, 0}
-#define GO_STRICT 1u /* at most procs green threads run at any moment, also beside a hog */
+/* At most procs green threads run at any moment, also beside a hog. (So far this is always so.) */
+#define GO_STRICT 1u
 
 /* Start the workers and return; opt NULL means the defaults and the environment. Values in opt win
  * over the environment.

@@ -7,14 +7,12 @@
  * point control words (mxcsr, x87, fpcr) are not part of a context: they are the thread's, and the
  * documentation tells users to set them for the whole process.
  *
- *   carry = rt_arch_switch(from, to, carry)   save into *from, go on at *to; the value given by
- *       whoever
- *                                             switches back to *from is the result
- *   rt_arch_jump(to, carry)                   the same without saving anything
- *   rt_arch_prepare(ctx, top, entry)          make a context that will call entry(carry) on the
- *       empty
- *                                             stack that ends at top (16-byte aligned); entry never
- *                                                 returns
+ *   carry = rt_arch_switch(from, to, carry)  save into *from, go on at *to; the result is what
+ *                                            whoever switches back to *from carries
+ *   rt_arch_jump(to, carry)                  the same without saving anything
+ *   rt_arch_prepare(ctx, top, entry)         a context that will call entry(carry) on the empty
+ *                                            stack below top (16-byte aligned); entry must never
+ *                                            return
  *
  * The idea to leave the saving to the compiler is from PhotonLibOS ("Stackful Coroutine Made
  * Fast"). Every resume label is a landing pad (endbr64, bti j). */

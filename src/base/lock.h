@@ -11,7 +11,7 @@
  *
  * rt_note: one thread waits, others say go; wakes may be spurious or stale, the waiter looks again.
  *
- * Order, outer first: start_lock, slab lock, object locks by address, globq lock, idle. A thread
+ * Order, outer first: cancel_lock of join.c, slab locks, object locks, globq lock, idle lock. A thread
  * holds at most one object lock, but select, which takes them in the order of their addresses. */
 #ifndef RT_LOCK_H
 #define RT_LOCK_H

@@ -113,7 +113,7 @@ static inline __attribute__((always_inline)) void rt_san_arrive(struct rt_san *s
 #endif
 }
 
-/* `word` is released by a store to a wider word that contains it: TSan knows words by their address. */
+/* `word` is released by a store to a wider one that contains it: TSan knows words by address. */
 static inline void rt_san_released(void *word) {
     (void)word;
 #if RT_TSAN

@@ -4,7 +4,6 @@
  * G in runnext may lie for a tick of sysmon, because its maker is most often about to park.
  *   submitter: publish G (into its own ring, or the global queue);  light fence;  read the word
  *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue
- *       again
  * Whoever comes second sees the other. The fence of the submitter is on the path of every spawn and
  * ready, so it is the light one, and the sleeper, whose sleep costs microseconds anyway, pays. When
  * no other M is awake, only foreign threads can submit, and these use a full fence: then so does

@@ -12,8 +12,7 @@
 #include "sched/switch.h"
 #include "sched/timer.h"
 
-/* ---- foreign threads: a G of their own that never runs, and a futex
- * --------------------------- */
+/* ---- foreign threads: a G of their own that never runs, and a futex -------------------------- */
 
 static __thread struct rt_g thread_g __attribute__((tls_model("initial-exec")));
 
@@ -58,8 +57,7 @@ static int thread_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, in
     return g->wake_result;
 }
 
-/* ---- park
- * ------------------------------------------------------------------------------------- */
+/* ---- park ------------------------------------------------------------------------------------ */
 
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why) {
@@ -121,8 +119,7 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
         commit_void(m, old, seq, state, fence);
 }
 
-/* ---- ready
- * ------------------------------------------------------------------------------------ */
+/* ---- ready ----------------------------------------------------------------------------------- */
 
 /* Through the global queue, for whoever comes first. */
 static void ready_anywhere(struct rt_g *g) {
@@ -169,8 +166,7 @@ void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
         rt_idle_wake_for(m->p);
 }
 
-/* ---- calls that only yield
- * -------------------------------------------------------------------- */
+/* ---- calls that only yield ------------------------------------------------------------------- */
 
 void go_yield(void) {
     struct rt_m *m = rt_enter();

@@ -1,21 +1,16 @@
-/* park.h - how a G waits, and how another makes it ready. This is all that sync, netpoll and task
- * need.
+/* park.h - how a G waits, and how another makes it ready: all that sync, netpoll and task need.
  *
  *   waiter                                      waker
  *   lock the object                             lock the object
  *   seq = rt_park_seq(self); enqueue a node     take the node {g, seq} off the queue
- *   r = rt_park(self, &object->lock, ...)       rt_claim(g, seq, result): false -> it was cancelled
- *       or
- *   (the lock is released once parked)            late; its node is off the queue, go on with the
- *       next
+ *   r = rt_park(self, &object->lock, ...)       rt_claim(g, seq, result); false: that wait was
+ *   (the lock is released once parked)          cancelled or is late, go on with the next node
  *                                               write into the waiter's frame, if anything
  *                                               unlock; rt_ready(g)
  * After rt_park:
- *   r == what the claimer said; for a claim by rt_claim under the lock the object is not touched
- *       again.
- *   -ECANCELED, -ETIMEDOUT: nobody took the node off, unless a waker did and its claim failed: lock
- *       the
- *   object, and remove the node when it is still linked. */
+ *   the result of a claim made under the lock: the object is not touched again;
+ *   -ECANCELED, -ETIMEDOUT, -ENOMEM: lock the object, and take the node off when it is still on
+ *   (a waker whose claim failed has done so). */
 #ifndef RT_PARK_H
 #define RT_PARK_H
 

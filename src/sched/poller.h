@@ -1,7 +1,7 @@
 /* poller.h - what the scheduler needs of a netpoll engine. src/netpoll/{uring,epoll}.c implement
  * it; netpoll registers itself, so that sched never includes netpoll.
  *
- * All calls but wake, quiet are made by a worker thread on its own scheduler stack, inside the
+ * All calls but wake and waits are made by a worker thread on its own scheduler stack, inside the
  * runtime, with a P unless said otherwise. None may park. Green threads whose wait is over are
  * claimed by the engine (rt_claim) and appended to `ready`; the scheduler queues them and wakes who
  * is needed, once, after the batch. */

@@ -28,8 +28,7 @@ const char *rt_poller_why;
 static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
 enum { GLOBQ_BATCH = 32, CROWDED_POLL = 8 };
 
-/* ---- the life of a G
- * -------------------------------------------------------------------------- */
+/* ---- the life of a G ------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
     if (g->scope)
@@ -127,8 +126,7 @@ void rt_g_main(void *carry) {
 
 #endif
 
-/* ---- the loop
- * --------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 /* A context has come back to the loop: end what could not be ended on its own stack. */
 static void clean_up_after(struct rt_m *m) {

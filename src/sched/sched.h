@@ -48,8 +48,7 @@ static const int64_t RT_SLICE_NS = 10 * 1000 * 1000;
  * idle.c. */
 static const uint32_t RT_COARSE_NS = 2000;
 
-/* ---- G
- * ---------------------------------------------------------------------------------------- */
+/* ---- G --------------------------------------------------------------------------------------- */
 
 enum rt_g_state { RT_DEAD = 0, RT_LIVE = 1, RT_WAITING = 2, RT_HARD = 3 };
 #define RT_WAIT_WORD(seq, state) ((uint64_t)(seq) << 2 | (state))
@@ -144,8 +143,7 @@ static inline struct rt_g *rt_glist_pop(struct rt_glist *l) {
     return g;
 }
 
-/* ---- P
- * ---------------------------------------------------------------------------------------- */
+/* ---- P --------------------------------------------------------------------------------------- */
 
 /* p->attention: bits that others leave; any of them makes the next pick go to the scheduler
  * loop. */
@@ -191,8 +189,7 @@ struct rt_p {
     struct rt_g *ring[RT_RING];
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-/* ---- M
- * ---------------------------------------------------------------------------------------- */
+/* ---- M --------------------------------------------------------------------------------------- */
 
 struct rt_m {
     uint32_t in_rt;         /* inside the runtime; own thread writes, see gate.h */
@@ -215,15 +212,13 @@ struct rt_m {
     void *alt_stack;
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-/* ---- the runtime
- * ------------------------------------------------------------------------------ */
+/* ---- the runtime ----------------------------------------------------------------------------- */
 
 enum rt_run_state { RT_STOPPED = 0, RT_STARTING, RT_RUNNING, RT_STOPPING, RT_FORKED };
 
 struct rt_sched {
     uint32_t state;         /* enum rt_run_state */
     uint32_t foreign;       /* foreign threads inside; stop waits for 0 */
-    uint32_t start_lock;    /* futex lock: go_start, go_stop */
     uint32_t procs;
     struct rt_p *ps;        /* procs of them */
     struct rt_m *ms;        /* as many; ms[i] holds ps[i] */

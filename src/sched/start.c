@@ -52,8 +52,7 @@ static struct {
     void *arg;
 } run;
 
-/* ---- who may come in
- * -------------------------------------------------------------------------- */
+/* ---- who may come in ------------------------------------------------------------------------- */
 
 int rt_not_running(void) {
     return rt_load_relaxed(&rt.state) == RT_STOPPING ? -ESHUTDOWN : -ENXIO;
@@ -72,8 +71,7 @@ void rt_foreign_leave(void) {
     rt_fetch_sub(&rt.foreign, 1);
 }
 
-/* ---- workers
- * ---------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------------- */
 
 static void set_alt_stack(void *base) {
     stack_t ss = {.ss_sp = base, .ss_size = ALT_STACK_BYTES, .ss_flags = base ? 0 : SS_DISABLE};
@@ -147,8 +145,7 @@ static int start_workers(void) {
     return err;
 }
 
-/* ---- boot
- * ------------------------------------------------------------------------------------- */
+/* ---- boot ------------------------------------------------------------------------------------ */
 
 static void free_all(void) {
     for (uint32_t i = 0; rt.ps && i < rt.procs; i++)
@@ -300,8 +297,7 @@ int go_start(const struct go_options *opt) {
     return start(opt, &env, false);
 }
 
-/* ---- stop
- * ------------------------------------------------------------------------------------- */
+/* ---- stop ------------------------------------------------------------------------------------ */
 
 /* Green threads that have not ended. When it says 0 after spawns have ceased it is right: what has
  * ended is read first, so a G cannot be seen ended and not spawned. */
@@ -417,8 +413,7 @@ int go_stop(int64_t grace_ns) {
     return err;
 }
 
-/* ---- go_run
- * ----------------------------------------------------------------------------------- */
+/* ---- go_run ---------------------------------------------------------------------------------- */
 
 static void run_done(void) {
     rt_store_release(&run.done, 1);

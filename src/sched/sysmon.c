@@ -2,26 +2,22 @@
  *
  * Every tick, 1 ms while some M is awake:
  *   - a P whose slice began more than 10 ms ago gets RT_P_PREEMPT: its G yields at the next call
- *       that
- *     parks, go_yield or go_checkpoint;
- *   - a P with a due timer, and each P once a tick, gets RT_P_LOOK: timers, completions and the
- *       global
- *     queue are seen at its next pick, also when each of its picks takes long;
+ *     that parks, go_yield or go_checkpoint;
+ *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
+ *     also when each of its picks takes long;
  *   - the netpoller is looked at, in case every M is busy with one G;
  *   - a P that has begun no slice since the last tick is marked stale: what waits behind its G, in
- *       runnext
- *     too, is worth stealing; an M that sleeps is woken for this, for any ring that is not empty,
- *         or for a
- *     timer that nobody keeps.
+ *     runnext too, is worth stealing; an M that sleeps is woken for this, for any ring that is not
+ *     empty, or for a timer that nobody keeps.
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU.
- * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, full fence, looks at the idle
+ * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
  * count again.
  *
  * It also tells a deadlock, for go_run alone: at DEADLOCK_TICKS ticks in a row every M sleeps,
- * nothing is queued, no timer, nobody parked on a descriptor, no park and no spawn since the tick
- * before, and no thread in the process that is not ours or the one waiting in go_run, who could
- * wake anybody. One look would not do: between its parts a foreign thread may have come and
- * spawned. */
+ * nothing is queued, nobody waits with a deadline or for a descriptor, nothing was spawned or has
+ * parked since the tick before, and no thread is in the process that is not ours or the one waiting
+ * in go_run, who could wake anybody. One look would not do: between its parts a foreign thread may
+ * have come and spawned. */
 #include "sched/sysmon.h"
 
 #include "base/lock.h"

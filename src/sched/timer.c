@@ -10,11 +10,9 @@
  * come up, and swept when they may be more than a quarter of the heap.
  *
  * An entry may fire in any P, on another core than the one where its G is just about to park:
- *   fire: timer_when = none (exchange);        park: clear ATT_TIMER; read timer_when, rely on it
- *       or arm;
- *         word WAITING? claim or set again           ... word = WAITING (full fence); read
- *             attention:
- *         else set ATT_TIMER, look once more             ATT_TIMER -> rt_timer_missed
+ *   fire: timer_when = none (exchange);      park: clear ATT_TIMER; read timer_when: enough, or arm
+ *         word WAITING? claim, or set again        ... word = WAITING; full fence; read attention:
+ *         else set ATT_TIMER, look once more           ATT_TIMER -> rt_timer_missed
  * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or
  * the commit sees the bit. A fire that sets its own entry again moves timer_when from none by CAS,
  * so it cannot overwrite what the G armed meanwhile; then two entries may be live, and the second
@@ -31,8 +29,7 @@
 
 enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 64 };
 
-/* ---- the heap; owner or behind the gate
- * ------------------------------------------------------- */
+/* ---- the heap; owner or behind the gate ------------------------------------------------------ */
 
 static void publish(struct rt_p *p) {
     rt_store_relaxed(&p->timer_when, p->ntimers ? p->timers[0].when : INT64_MAX);
@@ -110,8 +107,7 @@ static uint32_t take_due(struct rt_p *p, int64_t now, struct rt_timer *out, uint
     return n;
 }
 
-/* ---- arming and firing
- * ------------------------------------------------------------------------ */
+/* ---- arming and firing ----------------------------------------------------------------------- */
 
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER)
