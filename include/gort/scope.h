@@ -33,7 +33,8 @@ GO_API void go_scope_enter(go_scope *s, int64_t deadline);
  * deadline. Never parks. */
 GO_API int go_scope_leave(go_scope *s);
 
-/* Cancel s: from any thread, while s is entered. Who is parked inside is woken. Never parks. */
+/* Cancel s: from any thread, while s is entered, and it must stay so until this has returned. Who
+ * is parked inside is woken. Never parks. */
 GO_API void go_scope_cancel(go_scope *s);
 
 /* What a cancellable call would say now: 0, -ECANCELED or -ETIMEDOUT. Never parks, any thread. */

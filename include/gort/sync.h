@@ -37,7 +37,8 @@ typedef struct go_waitgroup {
 GO_API void go_waitgroup_add(go_waitgroup *wg, int n);
 /* add(-1) */
 GO_API void go_waitgroup_done(go_waitgroup *wg);
-/* Wait until the count is 0. Parks. 0; -ECANCELED, -ETIMEDOUT from the scope. */
+/* Wait until the count is 0. When it has become 0 while somebody waits, nothing may be added before
+ * all waits have returned. Parks. 0; -ECANCELED, -ETIMEDOUT from the scope. */
 GO_API int go_waitgroup_wait(go_waitgroup *wg);
 /* add(1), then spawn fn(arg) and done when it has returned. Errors as go_spawn, -ENOMEM; the count
  * is then as it was. */

@@ -29,8 +29,8 @@ struct go_options {
     /* Bytes of a green thread's stack with its guard, 16 KiB..8 MiB, rounded up to a power of two.
      * Default: GORT_STACK, else 256 KiB. */
     size_t stack_size;
-    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. (So far it starts
-     * procs + 1 and no more.) */
+    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. (So far it
+     * starts procs + 1 and no more.) */
     unsigned max_threads;
     /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
      * the address space and the kernel's limits allow. */
@@ -52,6 +52,7 @@ GO_API int go_start(const struct go_options *opt);
 
 /* Stop: cancel every green thread, join all, end all threads, free all memory. From its start
  * spawns return -ESHUTDOWN. grace_ns bounds the wait.
+ * Handles of tasks that nobody has joined die with it.
  * Returns 0, and go_start may be called again; -ENXIO when it is not running; -ETIMEDOUT when some
  * green thread has not ended within grace_ns: each is named on stderr and only go_stop may follow;
  * -EDEADLK on a green thread; -EALREADY while another thread stops it. Blocks the calling

@@ -11,8 +11,8 @@
  *
  * rt_note: one thread waits, others say go; wakes may be spurious or stale, the waiter looks again.
  *
- * Order, outer first: cancel_lock of join.c, slab locks, object locks, globq lock, idle lock. A thread
- * holds at most one object lock, but select, which takes them in the order of their addresses. */
+ * Order, outer first: cancel_lock of join.c, slab locks, object locks, globq lock, idle lock. A
+ * thread holds at most one object lock. */
 #ifndef RT_LOCK_H
 #define RT_LOCK_H
 

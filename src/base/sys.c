@@ -4,6 +4,7 @@
 #include "base/atomic.h"
 #include "base/check.h"
 #include "base/fault.h"
+#include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -63,7 +64,8 @@ bool rt_sys_membarrier_register(void) {
 
 void rt_sys_membarrier(void) {
     int saved = errno;
-    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)
+        rt_fatal("membarrier(2) worked at the start and fails now: %m (a late seccomp filter?)");
     errno = saved;
 }
 

@@ -35,7 +35,8 @@ struct rt_g *rt_globq_take(struct rt_p *p, size_t max) {
     struct rt_g *first = rt_glist_pop(&rt_globq.list);
     for (size_t i = 1; i < n && rt_globq.list.head; i++)
         rt_runq_push_owner(p, rt_glist_pop(&rt_globq.list));
-    rt_store_relaxed(&rt_globq.size, rt_globq.list.n);
+    /* Who sees it smaller sees the ring filled: pairs with the acquire in rt_globq_size. */
+    rt_store_release(&rt_globq.size, rt_globq.list.n);
     rt_unlock(&rt_globq.lock);
     return first;
 }

@@ -22,7 +22,7 @@ void rt_globq_push(struct rt_glist *l);
 struct rt_g *rt_globq_take(struct rt_p *p, size_t max);
 
 static inline size_t rt_globq_size(void) {
-    return rt_load_relaxed(&rt_globq.size);
+    return rt_load_acquire(&rt_globq.size); /* pairs with the release in rt_globq_take */
 }
 
 #endif

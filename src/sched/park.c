@@ -162,7 +162,7 @@ void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
         else
             rt_runq_push_owner(m->p, g);
     }
-    if (rt_runq_len_any(m->p) > 1)
+    if (rt_runq_len_any(m->p) + (m->p->runnext != NULL) > 1)
         rt_idle_wake_for(m->p);
 }
 
@@ -176,6 +176,9 @@ void go_yield(void) {
     }
     struct rt_g *g = m->g;
     rt_runq_push_owner(m->p, g); /* nobody sees it before we have left: our gate is closed */
+    if (rt_unlikely(m->p->slice_ns >= RT_COARSE_NS) &&
+        rt_runq_len_any(m->p) + (m->p->runnext != NULL) > 1)
+        rt_idle_wake();
     rt_leave(m, g, NULL);
     rt_gate_leave(rt_m());
 }

@@ -41,7 +41,7 @@ static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
 void rt_g_over(struct rt_m *m, struct rt_g *g) {
     if (rt_unlikely(g->touched))
         clean_touched(g);
-    rt_bump(&m->p->ended);
+    rt_store_release(&m->p->ended, m->p->ended + 1); /* pairs with the acquire in live() */
 }
 
 void rt_g_end(struct rt_m *m, struct rt_g *g) {
@@ -63,6 +63,13 @@ static inline void call(struct rt_g *g) {
         ((void (*)(void *))g->fn)(g->arg);
 }
 
+static inline struct rt_m *enter_to_end(void) {
+    struct rt_m *m = rt_enter();
+    if (rt_unlikely(!m))
+        rt_fatal("a green thread returned in a forked child: call exec or _exit there");
+    return m;
+}
+
 #if RT_ASAN || RT_TSAN
 
 /* The first frame of every stack. Between two Gs it waits in its own context. */
@@ -75,7 +82,7 @@ void rt_g_main(void *carry) {
             rt_commit(m, carry);
         rt_gate_leave(m);
         call(g);
-        m = rt_enter();
+        m = enter_to_end();
         g = m->g;
         struct rt_stack *stack = g->stack;
         m->dead = g;
@@ -97,7 +104,7 @@ void rt_g_main(void *carry) {
     for (;;) {
         rt_gate_leave(m);
         call(g);
-        m = rt_enter();
+        m = enter_to_end();
         rt_g_end(m, m->g);
         struct rt_g *next = rt_runq_pick_owner(m->p);
         if (next && !(next->flags & RT_G_STARTED) && next->stack_class == stack->size_class &&
@@ -204,6 +211,8 @@ static struct rt_g *look_around(struct rt_m *m) {
     uint32_t attention = rt_load_relaxed(&p->attention);
     if (attention & ~(uint32_t)RT_P_STOP)
         attention = rt_fetch_and(&p->attention, RT_P_STOP);
+    if (rt_chaos_flip())
+        attention |= RT_P_PREEMPT;
     if ((attention & RT_P_PREEMPT) && p->runnext) {
         struct rt_g *g = p->runnext;
         rt_store_relaxed(&p->runnext, NULL);
@@ -211,8 +220,6 @@ static struct rt_g *look_around(struct rt_m *m) {
     }
     int64_t now = rt_sys_now();
     rt_idle_measure(p, now);
-    if (rt_chaos_flip())
-        attention |= RT_P_PREEMPT;
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
@@ -244,12 +251,14 @@ static struct rt_g *find_runnable(struct rt_m *m) {
         if (rt_load_relaxed(&p->attention) & RT_P_STOP)
             return NULL;
         g = look_around(m);
-        if (!g)
-            g = rt_runq_pop_owner(p);
+        if (!g && (g = rt_runq_pop_owner(p)) != NULL)
+            break;
         if (!g)
             g = rt_globq_take(p, GLOBQ_BATCH);
         if (!g && rt.procs > 1 && rt_idle_begin_search(m))
             g = steal(m);
+        if (g)
+            rt_bump(&p->ticks); /* a slice begins, as with a pop from the ring */
         if (!g) {
             struct rt_glist ready = {0};
             rt_idle_sleep(m, &ready);
@@ -270,9 +279,13 @@ void rt_proc_run(struct rt_m *m) {
                 struct rt_glist later = {0};
                 rt_glist_push(&later, g);
                 rt_globq_push(&later);
-                rt_gate_leave(m);
-                rt_sys_nap(NO_STACK_NAP_NS);
-                rt_gate_enter(m);
+                /* One of our own may have a stack, and give it back. */
+                m->pending = rt_runq_pop_owner(m->p);
+                if (!m->pending) {
+                    rt_gate_leave(m);
+                    rt_sys_nap(NO_STACK_NAP_NS);
+                    rt_gate_enter(m);
+                }
                 continue;
             }
             rt_bind(g, s);

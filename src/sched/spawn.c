@@ -43,6 +43,7 @@ static inline __attribute__((always_inline)) void fill(struct rt_g *g, void *fn,
     g->flags = flags;
     g->stack = NULL;
     g->stack_class = size_class;
+    g->nopreempt = 0;
     rt_store_relaxed(&g->attention, 0);
     rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g), RT_LIVE));
 }

@@ -286,8 +286,8 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         rt_store_release(&rt.state, RT_STOPPED);
         return err;
     }
-    rt_store_seq_cst(&rt.state, RT_RUNNING);
     release_workers(1);
+    rt_store_seq_cst(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
     return 0;
 }
 

@@ -6,9 +6,9 @@
  *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
  *     also when each of its picks takes long;
  *   - the netpoller is looked at, in case every M is busy with one G;
- *   - a P that has begun no slice since the last tick is marked stale: what waits behind its G, in
- *     runnext too, is worth stealing; an M that sleeps is woken for this, for any ring that is not
- *     empty, or for a timer that nobody keeps.
+ *   - a P in which nothing has begun, parked or ended since the last tick is marked stale: what
+ *     waits behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this,
+ *     for any ring that is not empty, or for a timer that nobody keeps.
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU.
  * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
  * count again.
@@ -35,6 +35,7 @@
 enum { IDLE_TICKS = 20, DEADLOCK_TICKS = 3 };
 static const int64_t TICK_NS = 1000 * 1000;
 static const int64_t MIN_SLEEP_NS = 50 * 1000;
+static const int64_t THREADS_NS = 50 * 1000 * 1000;
 
 uint32_t rt_sysmon_asleep;
 
@@ -49,7 +50,7 @@ static struct {
 struct seen {
     uint32_t ticks;       /* p->ticks, last time */
     int64_t since;        /* when it was first seen */
-    struct rt_g *runnext; /* with those ticks */
+    uint64_t progress;    /* parks and ends, last time */
 };
 
 static bool p_is_awake(const struct rt_p *p) {
@@ -60,19 +61,19 @@ static bool p_is_awake(const struct rt_p *p) {
 static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     uint32_t ticks = rt_load_relaxed(&p->ticks);
     bool help = rt_runq_len_any(p) != 0;
-    struct rt_g *next = rt_load_relaxed(&p->runnext);
     if (!p_is_awake(p))
         return rt_load_relaxed(&p->timer_when) <= now;
     if (ticks != seen->ticks) {
-        *seen = (struct seen){ticks, now, NULL};
+        *seen = (struct seen){ticks, now, seen->progress};
     } else if (now - seen->since >= RT_SLICE_NS) {
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
     }
-    if (ticks == seen->ticks && now > seen->since && (help || (next && next == seen->runnext))) {
+    uint64_t progress = ticks + rt_load_relaxed(&p->parks) + rt_load_relaxed(&p->ended);
+    if (progress == seen->progress && (help || rt_load_relaxed(&p->runnext))) {
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;
     }
-    seen->runnext = next;
+    seen->progress = progress;
     if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
         rt_fetch_or(&p->attention, RT_P_LOOK);
     return help || rt_load_relaxed(&p->timer_when) <= now;
@@ -108,7 +109,7 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 }
 
 /* A number that changes with each spawn and park; 0: not even suspicious. */
-static uint64_t suspicion(void) {
+static uint64_t suspicion(bool *but_for_threads) {
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
         rt_globq_size() != 0)
         return 0;
@@ -125,15 +126,19 @@ static uint64_t suspicion(void) {
         n += rt_load_relaxed(&p->spawned) + rt_load_relaxed(&p->parks);
     }
     /* The Ms, sysmon, who is in go_run, and TSan's own. */
-    return rt_sys_thread_count() == (int)rt.procs + 2 + RT_TSAN ? n : 0;
+    *but_for_threads = rt_sys_thread_count() != (int)rt.procs + 2 + RT_TSAN;
+    return *but_for_threads ? 0 : n;
 }
 
-static void watch_deadlock(bool idle) {
-    uint64_t now = idle ? suspicion() : 0;
+/* True: look again before long, because threads end without telling anybody. */
+static bool watch_deadlock(bool idle) {
+    bool again = false;
+    uint64_t now = idle ? suspicion(&again) : 0;
     mon.suspicious_ticks = now != 0 && now == mon.suspicion ? mon.suspicious_ticks + 1 : 0;
     mon.suspicion = now;
     if (mon.suspicious_ticks >= DEADLOCK_TICKS)
         rt_start_deadlock();
+    return again;
 }
 
 static void *sysmon_main(void *arg) {
@@ -142,13 +147,12 @@ static void *sysmon_main(void *arg) {
     while (!rt_load_acquire(&mon.stop)) {
         int64_t sleep_ns = tick(seen);
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
-        if (rt.watch_deadlock)
-            watch_deadlock(idle_ticks != 0);
+        bool again = rt.watch_deadlock && watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
             rt_store_seq_cst(&rt_sysmon_asleep, 1);
             rt_fence_heavy(); /* an M that wakes up loads rt_sysmon_asleep without a fence */
             if (all_idle())
-                sleep_ns = -1;
+                sleep_ns = again ? THREADS_NS : -1;
             idle_ticks = 0;
         }
         rt_note_wait(&mon.note, sleep_ns);

@@ -73,7 +73,8 @@ static void sweep(struct rt_p *p) {
     rt_store_relaxed(&p->timers_dead, 0);
 }
 
-static int insert(struct rt_p *p, struct rt_g *g, int64_t when) {
+/* Room for one more entry. */
+static int reserve(struct rt_p *p) {
     if (p->ntimers == p->cap_timers) {
         if (rt_load_relaxed(&p->timers_dead) > p->ntimers / 4 && p->ntimers >= SWEEP_MIN)
             sweep(p);
@@ -89,10 +90,13 @@ static int insert(struct rt_p *p, struct rt_g *g, int64_t when) {
         p->timers = h;
         p->cap_timers = cap;
     }
+    return 0;
+}
+
+static void insert(struct rt_p *p, struct rt_g *g, int64_t when) {
     struct rt_timer t = {when, g, rt_load_relaxed(&g->timer_gen)};
     sift_up(p->timers, p->ntimers++, t);
     publish(p);
-    return 0;
 }
 
 static uint32_t take_due(struct rt_p *p, int64_t now, struct rt_timer *out, uint32_t max) {
@@ -113,6 +117,9 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER)
         rt_fetch_and(&g->attention, ~(uint32_t)RT_ATT_TIMER);
     int64_t seen = rt_load_seq_cst(&g->timer_when);
+    int err = seen > when ? reserve(p) : 0;
+    if (err)
+        return err;
     do {
         if (seen <= when)
             return 0;
@@ -121,10 +128,8 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
         rt_fetch_add_relaxed(&p->timers_dead, 1); /* perhaps another P's; it is only a hint */
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
     g->touched |= RT_TOUCHED_TIMER;
-    int err = insert(p, g, when);
-    if (err)
-        rt_store_seq_cst(&g->timer_when, INT64_MAX);
-    return err;
+    insert(p, g, when);
+    return 0;
 }
 
 /* g waits with seq; is it late? Claim it, or set the entry again. */
@@ -132,10 +137,13 @@ static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);
     if (deadline <= now)
         return rt_claim(g, seq, -ETIMEDOUT);
-    int64_t none = INT64_MAX;
-    if (deadline != INT64_MAX && rt_cas(&g->timer_when, &none, deadline) &&
-        insert(p, g, deadline) != 0)
+    if (deadline == INT64_MAX)
+        return false;
+    if (reserve(p) != 0)
         return rt_claim(g, seq, -ENOMEM); /* better an error than a wait for ever */
+    int64_t none = INT64_MAX;
+    if (rt_cas(&g->timer_when, &none, deadline))
+        insert(p, g, deadline);
     return false;
 }
 

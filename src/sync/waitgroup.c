@@ -1,12 +1,11 @@
 /* waitgroup.c - wait until a count is 0.
  *
  * rt_count: the count in the low 31 bits, WAITED on top when somebody is on the queue. add and done
- * are one locked add. Without WAITED the one that brings the count to 0 does not touch the
- * waitgroup again, so a waiter who sees a word of 0 returns and may free it. With WAITED it lets
- * the queue go. Until it has done so the word is 0|WAITED, which means "a let_go is on its way":
- * nobody returns on seeing that, and nobody but the let_go clears WAITED then, not even a waiter
- * that was cancelled. It clears WAITED together with rt_lock, in one store of 64 bits, with which
- * it has left; the waiters are claimed before and woken after. */
+ * are one CAS. Without WAITED the one that brings the count to 0 does not touch the waitgroup
+ * again, so a waiter who sees a word of 0 returns and may free it. With WAITED he takes rt_lock
+ * first and gives up his count, which keeps the waitgroup alive, under it: then 0|WAITED is seen
+ * only while rt_lock is held. He leaves with one store of 64 bits to count and lock; the waiters
+ * are claimed before and woken after. */
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
@@ -41,59 +40,67 @@ static void dequeue(struct waiter *w) {
     w->link = NULL;
 }
 
-/* With rt_lock held, and the word 0|WAITED unless somebody has added since: leave. */
-static void leave(go_waitgroup *wg) {
+/* Both words at once, with rt_lock held: count `from` becomes `to`, and the lock is released. */
+static bool leave(go_waitgroup *wg, uint32_t from, uint32_t to) {
     _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the count is the low half");
-    uint64_t both = (uint64_t)1 << 32 | WAITED;
+    uint64_t both = (uint64_t)1 << 32 | from;
     rt_san_released(&wg->rt_lock);
-    if (!rt_cas((uint64_t *)(void *)wg, &both, 0)) {
-        rt_fetch_and(&wg->rt_count, ~WAITED);
-        rt_unlock(&wg->rt_lock);
-    }
+    return rt_cas((uint64_t *)(void *)wg, &both, to);
 }
 
-static __attribute__((noinline)) void let_go(go_waitgroup *wg) {
+static uint32_t sum(uint32_t word, int n) {
+    int64_t after = (int64_t)(word & ~WAITED) + n;
+    if (rt_unlikely(after < 0 || after > INT32_MAX))
+        rt_fatal(after < 0 ? "go_waitgroup_add: the count is below 0"
+                           : "go_waitgroup_add: the count is above 2^31 - 1");
+    return (uint32_t)after | (word & WAITED);
+}
+
+/* Somebody waits, and we are about to bring the count to 0: our count, which keeps wg alive, is
+ * given up under the lock. */
+static __attribute__((noinline)) void add_locked(go_waitgroup *wg, int n) {
     struct rt_glist gone = {0};
     rt_lock(&wg->rt_lock);
+    for (;;) {
+        uint32_t word = rt_load_relaxed(&wg->rt_count), after = sum(word, n);
+        if (after != WAITED) { /* counted up meanwhile, or the waiter has given up */
+            if (leave(wg, word, after))
+                return;
+        } else if (rt_cas(&wg->rt_count, &word, WAITED)) {
+            break;
+        }
+    }
     for (struct waiter *w; (w = wg->rt_waiters) != NULL;) {
         struct rt_g *g = w->g;
         dequeue(w);
         if (rt_claim(g, w->seq, 0))
             rt_glist_push(&gone, g);
     }
-    leave(wg);
+    uint32_t word = WAITED;
+    while (!leave(wg, word, word & ~WAITED)) /* fails only when it is counted up again at once */
+        word = rt_load_relaxed(&wg->rt_count);
     for (struct rt_g *g; (g = rt_glist_pop(&gone)) != NULL;)
         rt_ready(g);
 }
 
-/* With rt_lock held: false when the count is 0 and nobody is on his way to let go; else WAITED is
- * set. */
-static bool mark_waited(go_waitgroup *wg) {
+/* With rt_lock held: set or clear WAITED while the count is not 0. False: it is 0. */
+static bool mark(go_waitgroup *wg, uint32_t waited) {
     uint32_t word = rt_load_acquire(&wg->rt_count); /* a 0 pairs with the add in done */
-    while (!(word & WAITED)) {
-        if (word == 0)
-            return false;
-        if (rt_cas(&wg->rt_count, &word, word | WAITED))
-            break;
-    }
-    return true;
-}
-
-/* With rt_lock held: nobody waits any more. */
-static void unmark_waited(go_waitgroup *wg) {
-    uint32_t word = rt_load_relaxed(&wg->rt_count);
-    while ((word & WAITED) && word != WAITED && !rt_cas(&wg->rt_count, &word, word & ~WAITED))
-        ;
+    while ((word & ~WAITED) != 0)
+        if (rt_cas(&wg->rt_count, &word, (word & ~WAITED) | waited))
+            return true;
+    return false;
 }
 
 void go_waitgroup_add(go_waitgroup *wg, int n) {
-    uint32_t before = rt_fetch_add(&wg->rt_count, (uint32_t)n);
-    int64_t after = (int64_t)(before & ~WAITED) + n;
-    if (rt_unlikely(after < 0 || after > INT32_MAX))
-        rt_fatal(after < 0 ? "go_waitgroup_add: the count is below 0"
-                           : "go_waitgroup_add: the count is above 2^31 - 1");
-    if (rt_unlikely(after == 0 && (before & WAITED) && n != 0))
-        let_go(wg);
+    uint32_t word = rt_load_relaxed(&wg->rt_count), after;
+    do {
+        after = sum(word, n);
+        if (rt_unlikely(after == WAITED && n != 0)) {
+            add_locked(wg, n);
+            return;
+        }
+    } while (!rt_cas(&wg->rt_count, &word, after));
 }
 
 void go_waitgroup_done(go_waitgroup *wg) {
@@ -108,7 +115,7 @@ int go_waitgroup_wait(go_waitgroup *wg) {
     if (rt_load_acquire(&wg->rt_count) == 0) /* pairs with the add in done */
         return 0;
     rt_lock(&wg->rt_lock);
-    if (!mark_waited(wg)) {
+    if (!mark(wg, WAITED)) {
         rt_unlock(&wg->rt_lock);
         return 0;
     }
@@ -121,7 +128,7 @@ int go_waitgroup_wait(go_waitgroup *wg) {
     if (w.link)
         dequeue(&w);
     if (!wg->rt_waiters)
-        unmark_waited(wg);
+        mark(wg, 0);
     rt_unlock(&wg->rt_lock);
     return rt_cancel_result(g, r, GO_FOREVER);
 }

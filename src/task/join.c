@@ -85,8 +85,8 @@ static bool take_place(struct rt_g *self, struct rt_g *t) {
     if (rt_likely(!(rt_load_relaxed(&self->attention) & RT_ATT_TASK)))
         return true;
     rt_store_relaxed(&self->in_place, NULL);
-    rt_lock(&cancel_lock); /* the canceller may have seen t already: then it is cancelled, too */
-    rt_unlock(&cancel_lock);
+    rt_futex_lock(&cancel_lock); /* the canceller may have seen t: then it is cancelled, too */
+    rt_futex_unlock(&cancel_lock);
     rt_lock(&t->task_lock);
     t->joiner = NULL;
     rt_unlock(&t->task_lock);
@@ -96,10 +96,10 @@ static bool take_place(struct rt_g *self, struct rt_g *t) {
 int go_task_cancel(go_task *t) {
     if (!t)
         return -EINVAL;
-    rt_lock(&cancel_lock);
+    rt_futex_lock(&cancel_lock);
     for (struct rt_g *g = (struct rt_g *)t; g; g = rt_load_relaxed(&g->in_place))
         rt_cancel_g(g, RT_ATT_TASK); /* its fence stands before the next in_place is read */
-    rt_unlock(&cancel_lock);
+    rt_futex_unlock(&cancel_lock);
     return 0;
 }
 
@@ -124,8 +124,8 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     rt_store_relaxed(&self->in_place, NULL);
     rt_fence_light();
     if (rt_unlikely(rt_load_relaxed(&self->attention) & RT_ATT_TASK)) {
-        rt_lock(&cancel_lock); /* a canceller may be at t */
-        rt_unlock(&cancel_lock);
+        rt_futex_lock(&cancel_lock); /* a canceller may be at t */
+        rt_futex_unlock(&cancel_lock);
     }
     rt_g_over(m, t);
     return true;
