@@ -33,7 +33,7 @@ def run(name, *arguments):
 
 
 def check_hello():
-    wanted = "hello from 1000 green threads: their squares add up to 333833500\n"
+    wanted = "1000 green threads, their squares add up to 333833500\n"
     got = run("hello")
     check("hello says what it should and exits with 0", got == (0, wanted, ""), got)
 
