@@ -242,6 +242,24 @@ static struct rt_g *look_around(struct rt_m *m) {
     return rt_runq_len_any(p) || p->runnext ? rt_globq_take(p, share) : NULL;
 }
 
+/* Out of work: submit and collect before the M goes through the idle protocol, whose heavy fence
+ * costs more than a second system call would. A single P has no such fence, and its sleep submits.
+ * */
+static struct rt_g *poll_hungry(struct rt_m *m) {
+    struct rt_glist ready = {0};
+    if (!rt_poller)
+        return NULL;
+    rt_bump(&m->p->polls);
+    rt_poller->poll(m, true, &ready);
+    struct rt_g *g = rt_glist_pop(&ready);
+    if (g && (g->flags & RT_G_THREAD)) { /* a foreign thread waited for it */
+        rt_ready_in(m, g);
+        g = NULL;
+    }
+    rt_ready_batch(m, &ready);
+    return g;
+}
+
 /* The next G to run; NULL when the worker shall end. */
 static struct rt_g *find_runnable(struct rt_m *m) {
     struct rt_p *p = m->p;
@@ -255,6 +273,8 @@ static struct rt_g *find_runnable(struct rt_m *m) {
             break;
         if (!g)
             g = rt_globq_take(p, GLOBQ_BATCH);
+        if (!g && rt.procs > 1)
+            g = poll_hungry(m);
         if (!g && rt.procs > 1 && rt_idle_begin_search(m))
             g = steal(m);
         if (g)
