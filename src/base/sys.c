@@ -197,6 +197,9 @@ void *rt_sys_alloc_aligned(size_t bytes, size_t align) {
         return NULL;
     int saved = errno;
     bool ok = posix_memalign(&p, align, bytes) == 0;
+    /* gcc believes that posix_memalign leaves errno alone, as POSIX says and glibc does not, and
+     * would drop the restore as a store of what is there. */
+    __asm__ __volatile__("" ::: "memory");
     errno = saved;
     return ok ? memset(p, 0, bytes) : NULL;
 }

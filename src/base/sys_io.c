@@ -1,9 +1,10 @@
 /* sys_io.c - descriptors, sockets, epoll and io_uring, as the kernel offers them.
  *
- * recv and send, which every request pays, go to the kernel by syscall(2): in a process with threads the
- * wrappers of glibc make each call a cancellation point, which costs two locked operations, and
- * pthread_cancel means nothing to a green thread. Not so under TSan, whose interceptors see in the
- * wrappers that what one side sends happens before what the other receives. */
+ * recv and send, which every request pays, go to the kernel by syscall(2): in a process with
+ * threads the wrappers of glibc make each call a cancellation point, which costs two locked
+ * operations, and pthread_cancel means nothing to a green thread. Not so under TSan, whose
+ * interceptors see in the wrappers that what one side sends happens before what the other
+ * receives. */
 #include "base/sys_io.h"
 
 #include "base/fault.h"
@@ -48,7 +49,7 @@
         n_; \
     })
 
-/* ---- transfers -------------------------------------------------------------------------------- */
+/* ---- transfers ------------------------------------------------------------------------------- */
 
 ssize_t rt_sys_recv(int fd, void *buf, size_t n, int flags) {
 #if RT_TSAN
@@ -90,7 +91,7 @@ ssize_t rt_sys_writev_nowait(int fd, const struct iovec *iov, int count) {
     return RETRY(pwritev2(fd, iov, count, -1, RWF_NOWAIT));
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 int rt_sys_fd_type(int fd) {
     struct stat st;
@@ -121,7 +122,8 @@ int rt_sys_fd_ready(int fd, short events) {
 }
 
 #if RT_TSAN
-/* To close what somebody is reading from is allowed here; for TSan it is a race on the descriptor. */
+/* To close what somebody is reading from is allowed here; for TSan it is a race on the
+ * descriptor. */
 void AnnotateIgnoreWritesBegin(const char *file, int line);
 void AnnotateIgnoreWritesEnd(const char *file, int line);
 #else
@@ -136,11 +138,12 @@ int rt_sys_close(int fd) {
     return err == -EINTR ? 0 : err;
 }
 
-/* ---- sockets ---------------------------------------------------------------------------------- */
+/* ---- sockets --------------------------------------------------------------------------------- */
 
 int rt_sys_socket(int family, int type, int protocol) {
     int err = rt_fault(RT_FAULT_SOCKET);
-    return err ? err : KEEP_ERRNO(int, socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
+    type |= SOCK_NONBLOCK | SOCK_CLOEXEC;
+    return err ? err : KEEP_ERRNO(int, socket(family, type, protocol));
 }
 
 int rt_sys_accept(int fd, struct sockaddr *sa, socklen_t *len) {
@@ -202,7 +205,7 @@ unsigned rt_sys_if_index(const char *name) {
     return index;
 }
 
-/* ---- eventfd and epoll ------------------------------------------------------------------------ */
+/* ---- eventfd and epoll ----------------------------------------------------------------------- */
 
 int rt_sys_eventfd(bool nonblocking) {
     int err = rt_fault(RT_FAULT_EVENTFD);
@@ -233,7 +236,8 @@ int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
 #ifdef SYS_epoll_pwait2
     static bool refused; /* before Linux 5.11, or a seccomp filter that does not know it */
     if (timeout_ns > 0 && !rt_load_relaxed(&refused)) {
-        struct timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+        struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
+                              .tv_nsec = timeout_ns % 1000000000};
         int n = (int)KEEP_ERRNO(long, syscall(SYS_epoll_pwait2, epfd, out, max, &ts, NULL, 0));
         if (n != -ENOSYS && n != -EPERM)
             return n;
@@ -244,7 +248,7 @@ int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
     return KEEP_ERRNO(int, epoll_wait(epfd, out, max, ms > INT32_MAX ? INT32_MAX : (int)ms));
 }
 
-/* ---- io_uring --------------------------------------------------------------------------------- */
+/* ---- io_uring -------------------------------------------------------------------------------- */
 
 int rt_sys_ring_setup(unsigned entries, struct io_uring_params *p) {
     int err = rt_fault(RT_FAULT_RING);

@@ -1,6 +1,6 @@
 /* sys_io.h - the system calls on descriptors, sockets, epoll and io_uring, each returning >= 0 or
- * -errno, none touching errno's value as the caller sees it. None of them retries EINTR but where it
- * says so. Descriptors made here are close-on-exec. */
+ * -errno, none touching errno's value as the caller sees it. None of them retries EINTR but where
+ * it says so. Descriptors made here are close-on-exec. */
 #ifndef RT_SYS_IO_H
 #define RT_SYS_IO_H
 
@@ -14,7 +14,7 @@
 struct epoll_event;
 struct io_uring_params;
 
-/* ---- transfers. EINTR is retried in all of them ----------------------------------------------- */
+/* ---- transfers. EINTR is retried in all of them ---------------------------------------------- */
 
 ssize_t rt_sys_recv(int fd, void *buf, size_t n, int flags);
 ssize_t rt_sys_send(int fd, const void *buf, size_t n, int flags);
@@ -22,11 +22,12 @@ ssize_t rt_sys_recvmsg(int fd, struct msghdr *msg, int flags);
 ssize_t rt_sys_sendmsg(int fd, const struct msghdr *msg, int flags);
 ssize_t rt_sys_readv(int fd, const struct iovec *iov, int count);
 ssize_t rt_sys_writev(int fd, const struct iovec *iov, int count);
-/* At the file position, without waiting: -EAGAIN, or -EOPNOTSUPP where the file cannot promise that. */
+/* At the file position, without waiting: -EAGAIN, or -EOPNOTSUPP where the file cannot promise
+ * that. */
 ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count);
 ssize_t rt_sys_writev_nowait(int fd, const struct iovec *iov, int count);
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 enum rt_fd_type { RT_TYPE_OTHER, RT_TYPE_SOCKET, RT_TYPE_PIPE, RT_TYPE_FILE };
 int rt_sys_fd_type(int fd);     /* enum rt_fd_type; FILE: regular, directory or block device */
@@ -35,7 +36,7 @@ int rt_sys_fd_blocking(int fd); /* 1: O_NONBLOCK is not set */
 int rt_sys_fd_ready(int fd, short events);
 int rt_sys_close(int fd); /* EINTR: Linux has closed it: 0 */
 
-/* ---- sockets ---------------------------------------------------------------------------------- */
+/* ---- sockets --------------------------------------------------------------------------------- */
 
 int rt_sys_socket(int family, int type, int protocol); /* non-blocking */
 int rt_sys_accept(int fd, struct sockaddr *sa, socklen_t *len); /* the new one is non-blocking */
@@ -50,7 +51,7 @@ int rt_sys_connected(int fd);                      /* 0: it has a peer; -ENOTCON
 int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len);
 unsigned rt_sys_if_index(const char *name); /* 0: there is none of that name */
 
-/* ---- eventfd and epoll ------------------------------------------------------------------------ */
+/* ---- eventfd and epoll ----------------------------------------------------------------------- */
 
 int rt_sys_eventfd(bool nonblocking);
 void rt_sys_eventfd_add(int fd);
@@ -61,13 +62,14 @@ int rt_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data);
 /* timeout_ns < 0 waits for ever. The number of events, or -errno. */
 int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeout_ns);
 
-/* ---- io_uring --------------------------------------------------------------------------------- */
+/* ---- io_uring -------------------------------------------------------------------------------- */
 
 int rt_sys_ring_setup(unsigned entries, struct io_uring_params *p);
 int rt_sys_ring_enter(int fd, unsigned submit, unsigned min, unsigned flags, void *arg,
                       size_t arg_bytes);
 int rt_sys_ring_register(int fd, unsigned op, void *arg, unsigned n);
-/* A part of the ring, which a forked child does not get. NULL on failure; rt_sys_unmap undoes it. */
+/* A part of the ring, which a forked child does not get. NULL on failure; rt_sys_unmap undoes
+ * it. */
 void *rt_sys_ring_map(int fd, uint64_t offset, size_t bytes);
 
 #endif

@@ -21,8 +21,8 @@ struct rt_addr {
 
 enum { RT_ADDR_MAX = 2 };
 
-/* The addresses to try, in order: their number, or -EINVAL. passive: to listen on; an empty host is then
- * any address, else the local host. */
+/* The addresses to try, in order: their number, or -EINVAL. passive: to listen on; an empty host is
+ * then any address, else the local host. */
 int rt_addr_parse(const char *network, const char *address, bool passive,
                   struct rt_addr out[RT_ADDR_MAX]);
 

@@ -1,13 +1,14 @@
 /* net.c - listen, accept, dial, connect, shutdown.
  *
  * Sockets made here are non-blocking and closed by go_close, and the descriptor table is told so
- * (rt_fd_adopt). TCP_NODELAY is set on listeners, from which accepted connections inherit it, so that an
- * accept costs one system call.
+ * (rt_fd_adopt). TCP_NODELAY is set on listeners, from which accepted connections inherit it, so
+ * that an accept costs one system call.
  *
- * A blocking socket that somebody else made cannot be accepted from or connected without waiting: there
- * is no flag per call. For accept, poll(2) is asked first; when another process snatches the connection
- * in between, the call waits for the next one (on Linux there is no way around it but O_NONBLOCK, which
- * that process shares). For connect, SO_SNDTIMEO is one tick for the length of the call. */
+ * A blocking socket that somebody else made cannot be accepted from or connected without waiting:
+ * there is no flag per call. For accept, poll(2) is asked first; when another process snatches the
+ * connection in between, the call waits for the next one (on Linux there is no way around it but
+ * O_NONBLOCK, which that process shares). For connect, SO_SNDTIMEO is one tick for the length of
+ * the call. */
 #include "base/sys.h"
 #include "base/sys_io.h"
 #include "io/addr.h"
@@ -19,7 +20,7 @@
 
 static const int64_t BACKOFF_MIN_NS = 5 * GO_MILLISECOND, BACKOFF_MAX_NS = GO_SECOND;
 
-/* ---- listen ----------------------------------------------------------------------------------- */
+/* ---- listen ---------------------------------------------------------------------------------- */
 
 static int set_up_listener(int fd, const struct rt_addr *a) {
     int err = 0;
@@ -68,7 +69,7 @@ int go_listen(const char *network, const char *address) {
     return r;
 }
 
-/* ---- accept ----------------------------------------------------------------------------------- */
+/* ---- accept ---------------------------------------------------------------------------------- */
 
 /* Errors of the connection that was at the head of the queue, which is gone (accept(2), "Error
  * handling"). */
@@ -159,7 +160,7 @@ int go_accept(int fd, struct sockaddr *sa, socklen_t *len) {
     return r;
 }
 
-/* ---- connect and dial ------------------------------------------------------------------------- */
+/* ---- connect and dial ------------------------------------------------------------------------ */
 
 /* A connection is on its way: 0 when it is there. */
 static int wait_connected(struct rt_fd_op *op) {
@@ -189,7 +190,7 @@ static int connect_op(struct rt_fd_op *op, const struct sockaddr *sa, socklen_t 
             return wait_connected(op);
         if (err != -EAGAIN || sa->sa_family != AF_UNIX)
             return err;
-        err = go_sleep(backoff); /* the listener's queue is full, and nothing tells when it is not */
+        err = go_sleep(backoff); /* the listener's queue is full; nothing tells when it is not */
         if (err)
             return err;
         backoff = backoff * 2 < BACKOFF_MAX_NS ? backoff * 2 : BACKOFF_MAX_NS;

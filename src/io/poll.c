@@ -1,7 +1,7 @@
 /* poll.c - waiting for readiness alone, and the end of a descriptor.
  *
- * go_poll answers from poll(2) at that moment and parks only when it says nothing: so what it returns
- * is never an event of the past. */
+ * go_poll answers from poll(2) at that moment and parks only when it says nothing: so what it
+ * returns is never an event of the past. */
 #include "base/sys.h"
 #include "base/sys_io.h"
 #include "netpoll/fd.h"

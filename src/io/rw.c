@@ -1,16 +1,16 @@
 /* rw.c - moving bytes: read, write, recv, send and their vectors.
  *
- * Promise: as if each call blocked, on any descriptor, blocking or not, and never longer than the scope
- * allows. The transfer is tried at once and directly; only -EAGAIN parks. When the latest transfer
- * left nothing behind and no event came since, the try is skipped: after a request has been answered the
- * next one is not there yet, and a failing recv costs as much as a good one.
+ * Promise: as if each call blocked, on any descriptor, blocking or not, and never longer than the
+ * scope allows. The transfer is tried at once and directly; only -EAGAIN parks. When the latest
+ * transfer left nothing behind and no event came since, the try is skipped: after a request has
+ * been answered the next one is not there yet, and a failing recv costs as much as a good one.
  *
- * O_NONBLOCK is never set on a descriptor that is not ours, because it belongs to the open file, which
- * other processes may share. So:
+ * O_NONBLOCK is never set on a descriptor that is not ours, because it belongs to the open file,
+ * which other processes may share. So:
  *   sockets   MSG_DONTWAIT, which is per call
- *   others    preadv2, pwritev2 with RWF_NOWAIT, which is per call, too (pipes since Linux 6.5, ...)
- *   -EOPNOTSUPP (ttys, older pipes): poll(2), then a plain read, which has something to read unless
- *             another process takes it first; or a plain write of no more than surely fits
+ *   others    preadv2, pwritev2 with RWF_NOWAIT, which is per call, too (pipes since Linux 6.5)
+ *   ttys, older pipes: -EOPNOTSUPP to that. poll(2), then a plain read, which has something to read
+ *             unless another process takes it first; or a plain write of what surely fits
  *   files     a plain read or write: they are never "not ready"
  * What a number means is tried, not remembered: slot->kind only says which to try first. */
 #include "base/sys_io.h"
@@ -27,7 +27,7 @@ static unsigned recv_events(int flags) {
     return flags & MSG_OOB ? POLLPRI : POLLIN;
 }
 
-/* ---- sockets ---------------------------------------------------------------------------------- */
+/* ---- sockets --------------------------------------------------------------------------------- */
 
 static ssize_t sock_recv(struct rt_fd_op *op, void *buf, size_t n, int flags) {
     for (;;) {
@@ -77,7 +77,7 @@ static ssize_t sock_msg(struct rt_fd_op *op, int dir, const struct iovec *iov, i
     }
 }
 
-/* ---- everything else -------------------------------------------------------------------------- */
+/* ---- everything else ------------------------------------------------------------------------- */
 
 static ssize_t plain(int fd, int dir, const struct iovec *iov, int count) {
     return dir == RT_IN ? rt_sys_readv(fd, iov, count) : rt_sys_writev(fd, iov, count);
@@ -127,14 +127,14 @@ static ssize_t other_move(struct rt_fd_op *op, int dir, const struct iovec *iov,
     }
 }
 
-/* ---- either ----------------------------------------------------------------------------------- */
+/* ---- either ---------------------------------------------------------------------------------- */
 
 static bool looks_like_socket(const struct rt_fd_op *op) {
     return rt_likely(rt_load_relaxed(&op->slot->kind) == RT_KIND_SOCKET);
 }
 
-/* After -ENOTSOCK from one side, the other is tried, and first from now on. Twice wrong happens when the
- * number changes hands in between, and then it is the caller's bug. */
+/* After -ENOTSOCK from one side, the other is tried, and first from now on. Twice wrong happens
+ * when the number changes hands in between, and then it is the caller's bug. */
 static ssize_t other_or_socket(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
     ssize_t r = -ENOTSOCK;
     for (int tries = 0; r == -ENOTSOCK && tries < 4; tries++) {
@@ -166,7 +166,7 @@ static inline ssize_t write_some(struct rt_fd_op *op, const void *buf, size_t n)
     return move_one(op, RT_OUT, buf, n);
 }
 
-/* ---- the calls -------------------------------------------------------------------------------- */
+/* ---- the calls ------------------------------------------------------------------------------- */
 
 ssize_t go_read(int fd, void *buf, size_t n) {
     struct rt_fd_op op;

@@ -1,25 +1,28 @@
 /* epoll.c - the netpoll engine on epoll: one shared set, any M may collect from it.
  *
- * Promise: an event of an armed descriptor is collected by the M that sleeps in the set, at once, or by
- * the next M that runs out of work or passes its scheduler loop, at most every 20 us.
+ * Promise: an event of an armed descriptor is collected by the M that sleeps in the set, at once,
+ * or by the next M that runs out of work or passes its scheduler loop, at most every 20 us.
  *
- * Descriptors that gort made are added once, at their first wait, edge-triggered for everything: after
- * that a park costs no system call at all. An edge is told once, so the slot counts them (fd.c), and adding
- * tells what is ready already. All others are armed for one event at each park (EPOLLONESHOT): MOD, and
- * ADD when the set does not know them. That heals a number that was closed by a plain close(2) and
- * handed out again: the kernel has forgotten the old file and says ENOENT. Registered once, such a
- * number would hang. A file that cannot be polled says EPERM and is always ready.
+ * Descriptors that gort made are added once, at their first wait, edge-triggered for everything:
+ * after that a park costs no system call at all. An edge is told once, so the slot counts them
+ * (fd.c), and adding tells what is ready already. All others are armed for one event at each park
+ * (EPOLLONESHOT): MOD, and ADD when the set does not know them. That heals a number that was closed
+ * by a plain close(2) and handed out again: the kernel has forgotten the old file and says ENOENT.
+ * Registered once, such a number would hang. A file that cannot be polled says EPERM and is always
+ * ready.
  *
- * An event carries {descriptor, generation}; one of an older generation is thrown away. When an event
- * of a foreign descriptor leaves a waiter of the other direction, it is armed again by whoever collected it.
+ * An event carries {descriptor, generation}; one of an older generation is thrown away. When an
+ * event of a foreign descriptor leaves a waiter of the other direction, it is armed again by
+ * whoever collected it.
  *
- * A short read of a stream is trusted to have emptied it (fd.h: dry), but not once an event has told
- * of the end, an error or urgent data: these may have been told in the same edge as the data, and no
- * other edge comes.
+ * A short read of a stream is trusted to have emptied it (fd.h: dry), but not once an event has
+ * told of the end, an error or urgent data: these may have been told in the same edge as the data,
+ * and no other edge comes.
  *
- * ONE M SLEEPS IN THE SET (`sleeper`), the others on futexes; while it does nobody else collects: the
- * events are its wake-up. The bell is level-triggered, and only the sleeper empties it: so a collector
- * that passes by cannot swallow a ring that is meant for the sleeper. */
+ * ONE M SLEEPS IN THE SET (`sleeper`), the others on futexes; while it does nobody else collects:
+ * the events are its wake-up. The bell is level-triggered, and only the sleeper empties it: so a
+ * collector that passes by cannot swallow a ring that is meant for the sleeper. */
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
@@ -40,7 +43,8 @@ _Static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI &
 static struct {
     int set, bell;
     uint32_t used;       /* 1: something was armed since the start */
-    uint32_t sleeper __attribute__((aligned(RT_CACHE_LINE))); /* 1: an M sleeps in the set, or is about to */
+    /* 1: an M sleeps in the set, or is about to. */
+    uint32_t sleeper __attribute__((aligned(RT_CACHE_LINE)));
     uint32_t collector;  /* 1: an M collects without waiting */
     int64_t collected;   /* when; a hint */
 } ep;
@@ -49,7 +53,7 @@ static uint64_t tag(const struct rt_fd *s, int fd) {
     return (uint64_t)s->gen << 32 | (unsigned)fd;
 }
 
-/* ---- what fd.c asks --------------------------------------------------------------------------- */
+/* ---- what fd.c asks -------------------------------------------------------------------------- */
 
 static int arm_edges(struct rt_fd *s, int fd) {
     if (s->flags & RT_FD_ADDED)
@@ -106,7 +110,7 @@ static void epoll_disarm(struct rt_fd *s, int fd) {
 
 static const struct rt_fd_engine engine = {.arm = epoll_arm, .disarm = epoll_disarm};
 
-/* ---- collecting ------------------------------------------------------------------------------- */
+/* ---- collecting ------------------------------------------------------------------------------ */
 
 static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
     int fd = (int)(uint32_t)e->data.u64;
@@ -117,6 +121,7 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
         dirs |= 1u << RT_IN;
     if (e->events & ((uint32_t)RT_OUT_EVENTS | both))
         dirs |= 1u << RT_OUT;
+    rt_chaos_delay(); /* told by the kernel, by us to nobody */
     rt_lock(&s->lock);
     if (s->gen == (uint32_t)(e->data.u64 >> 32)) {
         rt_fd_event(s, dirs, (e->events & (both | EPOLLRDHUP | EPOLLPRI)) != 0, ready);
@@ -139,11 +144,23 @@ static bool collect(int64_t timeout_ns, struct rt_glist *ready) {
     return rung;
 }
 
-/* ---- what the scheduler asks ------------------------------------------------------------------- */
+/* ---- what the scheduler asks ----------------------------------------------------------------- */
 
 static bool epoll_pending(struct rt_m *m) {
     (void)m;
     return rt_load_relaxed(&ep.used) && !rt_load_relaxed(&ep.sleeper);
+}
+
+/* sysmon queues what it gets for any worker, so foreign threads must not be among it. */
+static void wake_threads(struct rt_glist *ready) {
+    struct rt_glist green = {0};
+    for (struct rt_g *g; (g = rt_glist_pop(ready)) != NULL;) {
+        if (g->flags & RT_G_THREAD)
+            rt_ready(g);
+        else
+            rt_glist_push(&green, g);
+    }
+    *ready = green;
 }
 
 static void epoll_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
@@ -159,6 +176,8 @@ static void epoll_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
         return;
     collect(0, ready);
     rt_unlock(&ep.collector);
+    if (!m)
+        wake_threads(ready);
 }
 
 static enum rt_sleep_mode epoll_sleep_mode(struct rt_m *m) {
@@ -183,7 +202,7 @@ static void epoll_wake(struct rt_m *m) {
     rt_sys_eventfd_add(ep.bell);
 }
 
-/* ---- start and stop ---------------------------------------------------------------------------- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 static void epoll_stop(void) {
     if (ep.bell >= 0)

@@ -1,37 +1,40 @@
 /* fd.c - the descriptor table, waiting on a descriptor, and the end of one.
  *
- * Promise: a green thread that waits on a descriptor is made ready when the descriptor is ready in its
- * direction, is closed by go_close, or when it is cancelled or late; never later than that, and perhaps
- * earlier (it tries its call again, and waits again).
+ * Promise: a green thread that waits on a descriptor is made ready when the descriptor is ready in
+ * its direction, is closed by go_close, or when it is cancelled or late; never later than that, and
+ * perhaps earlier (it tries its call again, and waits again).
  *
- * A POLL IS A HINT, NEVER A DEBT. The transfer is always a direct, non-blocking call of the green thread
- * itself. What the engines have in flight is only a question to the kernel, "tell me when", to which the
- * answer may be late, stale or unwanted. No buffer is lent, so to cancel is to claim the G, at once.
+ * A POLL IS A HINT, NEVER A DEBT. The transfer is always a direct, non-blocking call of the green
+ * thread itself. What the engines have in flight is only a question to the kernel, "tell me when",
+ * to which the answer may be late, stale or unwanted. No buffer is lent, so to cancel is to claim
+ * the G, at once.
  *
  *   waiter                                         event
- *   e = slot->edge; try the call: -EAGAIN          lock; edge++; take the waiters of that direction off
- *   lock; edge != e or gen != g: try again           the list and claim them; unlock; queue them
+ *   e = slot->edge; try the call: -EAGAIN     lock; edge++; take the waiters of that direction
+ *   lock; edge != e or gen != g: try again      off the list and claim them; unlock; queue them
  *   enqueue; arm the engine; park (unlocks)
  * The event counter closes the gap between the -EAGAIN and the park for edge-triggered epoll, which
- * tells each edge once. It has no bit that must be cleared, so any number of readers may wait. For the
- * same reason the hint "dry" holds the count at which the direction was seen empty: one more event makes
- * it void by itself. All waiters of a direction are woken, each tries; who finds nothing waits again.
- * Waking one and passing the rest on would hang when that one does not read (go_poll, a cancel).
+ * tells each edge once. It has no bit that must be cleared, so any number of readers may wait. For
+ * the same reason the hint "dry" holds the count at which the direction was seen empty: one more
+ * event makes it void by itself. All waiters of a direction are woken, each tries; who finds
+ * nothing waits again. Waking one and passing the rest on would hang when that one does not read
+ * (go_poll, a cancel).
  *
- * CLOSE: lock; gen++, claim all waiters with -EBADF, disarm the engine, mark CLOSING; unlock; close(2);
- * lock; clear CLOSING unless the slot has changed hands; unlock. close(2) hands the number to whoever
- * opens next, and that may be go_accept on another M before we return from it: it bumps gen, and we then
- * leave the mark alone. A waiter that finds CLOSING cannot know which file its number means, so it tries its call
- * again. A call compares gen after each wait: woken for the old file, it must not read
- * from the new one. What remains is the window between that look and the system call; Go closes it
- * with a counter that each call takes and drops, two locked operations per call, which we do not pay
- * to protect a program that closes what it is reading from.
+ * CLOSE: lock; gen++, claim all waiters with -EBADF, disarm the engine, mark CLOSING; unlock;
+ * close(2); lock; clear CLOSING unless the slot has changed hands; unlock. close(2) hands the
+ * number to whoever opens next, and that may be go_accept on another M before we return from it: it
+ * bumps gen, and we then leave the mark alone. A waiter that finds CLOSING cannot know which file
+ * its number means, so it tries its call again. A call compares gen after each wait: woken for the
+ * old file, it must not read from the new one. What remains is the window between that look and the
+ * system call; Go closes it with a counter that each call takes and drops, two locked operations
+ * per call, which we do not pay to protect a program that closes what it is reading from.
  * Never shutdown(2): it would end a socket that another process shares.
  *
  * Slots stay where they are while the runtime runs: late events look at them without a reference.
  * They are valid when zero, so a chunk of 4,096 is just mapped, and its pages come when touched. */
 #include "netpoll/fd.h"
 
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -51,7 +54,7 @@ struct count {
 static struct count *counts;
 static struct count foreign_count;
 
-/* ---- the table -------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 int rt_fd_start(unsigned procs) {
     counts = rt_sys_alloc_aligned(procs * sizeof *counts, RT_CACHE_LINE);
@@ -60,11 +63,15 @@ int rt_fd_start(unsigned procs) {
 }
 
 void rt_fd_stop(void) {
-    for (size_t i = 0; i < RT_FD_CHUNKS; i++)
-        if (rt_fd_chunks[i]) {
-            rt_sys_unmap(rt_fd_chunks[i], CHUNK_BYTES);
-            rt_fd_chunks[i] = NULL;
-        }
+    for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
+        struct rt_fd *chunk = rt_load_relaxed(&rt_fd_chunks[i]);
+        if (!chunk)
+            continue;
+        /* A thread that has no reference may look at the pointer, and finds out before it uses
+         * it. */
+        rt_store_relaxed(&rt_fd_chunks[i], NULL);
+        rt_sys_unmap(chunk, CHUNK_BYTES);
+    }
     rt_sys_free(counts);
     counts = NULL;
 }
@@ -86,10 +93,10 @@ static bool in_range(int fd) {
     return fd >= 0 && (unsigned)fd < (unsigned)RT_FD_CHUNKS << RT_FD_CHUNK_BITS;
 }
 
-/* ---- begin and end ---------------------------------------------------------------------------- */
+/* ---- begin and end --------------------------------------------------------------------------- */
 
 int rt_fd_begin_slow(struct rt_fd_op *op) {
-    bool thread = op->g->flags & RT_G_THREAD; /* else the runtime runs, or who would run the caller? */
+    bool thread = op->g->flags & RT_G_THREAD; /* else the runtime runs, or who runs the caller? */
     int err = 0;
     if (thread && rt_foreign_enter() != 0)
         return -ENXIO;
@@ -111,7 +118,7 @@ void rt_fd_end_slow(void) {
     rt_foreign_leave();
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n) {
     unsigned mask = 0;
@@ -155,6 +162,7 @@ static int count_and_park(struct rt_fd_op *op, int64_t deadline, enum rt_why why
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
     struct rt_fd *s = op->slot;
     struct rt_g *g = op->g;
+    rt_chaos_delay(); /* the call said -EAGAIN, nobody knows that we wait */
     rt_lock(&s->lock);
     if (rt_unlikely(s->gen != op->gen)) {
         rt_unlock(&s->lock);
@@ -225,7 +233,8 @@ uint64_t rt_fd_waits(void) {
 }
 
 void rt_fd_kick(struct rt_m *m) {
-    /* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit (idle.c). */
+    /* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit
+     * (idle.c). */
     rt_fetch_or(&m->p->attention, RT_P_LOOK);
     uint32_t mode = rt_load_seq_cst(&m->sleep);
     if (mode == RT_SLEEP_POLLER)
@@ -234,7 +243,7 @@ void rt_fd_kick(struct rt_m *m) {
         rt_note_wake(&m->note);
 }
 
-/* ---- the end of a descriptor ------------------------------------------------------------------ */
+/* ---- the end of a descriptor ----------------------------------------------------------------- */
 
 static void ready_all(struct rt_glist *l) {
     for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;)
@@ -300,7 +309,9 @@ int rt_fd_close(int fd) {
     rt_store_relaxed(&s->flags, RT_FD_CLOSING);
     rt_unlock(&s->lock);
     ready_all(&woken);
+    rt_chaos_delay(); /* the waiters know, the number is still open */
     int err = rt_sys_close(fd);
+    rt_chaos_delay(); /* the number may be somebody else's */
     rt_lock(&s->lock);
     if (s->gen == gen)
         rt_store_relaxed(&s->flags, (uint16_t)(s->flags & ~RT_FD_CLOSING));
@@ -308,7 +319,7 @@ int rt_fd_close(int fd) {
     return err;
 }
 
-/* ---- the stop --------------------------------------------------------------------------------- */
+/* ---- the stop -------------------------------------------------------------------------------- */
 
 static void evict(struct rt_fd *s, struct rt_glist *out) {
     rt_lock(&s->lock);

@@ -1,7 +1,7 @@
 /* fd.h - the descriptor table: what the runtime knows of each descriptor, and who waits on it.
  *
- * A call on a descriptor is: rt_fd_begin; then again and again: rt_fd_fresh and the system call, and
- * when that says -EAGAIN rt_fd_wait; at last rt_fd_end. fd.c tells the protocol. */
+ * A call on a descriptor is: rt_fd_begin; then again and again: rt_fd_fresh and the system call,
+ * and when that says -EAGAIN rt_fd_wait; at last rt_fd_end. fd.c tells the protocol. */
 #ifndef RT_FD_H
 #define RT_FD_H
 
@@ -45,7 +45,7 @@ struct rt_fd {
     uint32_t lock;
     uint32_t gen;     /* bumped by close, forget and reuse; read without the lock */
     uint32_t edge[2]; /* events so far by direction; written under the lock */
-    uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing behind; a hint, any thread */
+    uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing; a hint, any thread */
     uint16_t flags;
     uint8_t kind;     /* enum rt_fd_kind; a hint, any thread */
     struct rt_list waiters; /* struct rt_fd_waiter; all zero before the first */
@@ -92,13 +92,13 @@ static inline struct rt_fd *rt_fd_at(int fd) {
     return rt_likely(chunk != NULL) ? &chunk[n & (RT_FD_CHUNK - 1)] : NULL;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------ */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 int rt_fd_begin_slow(struct rt_fd_op *op);
 void rt_fd_end_slow(void);
 
-/* May the caller do I/O now? 0 (then rt_fd_end must follow), -ENXIO, -ECANCELED, -ETIMEDOUT, -EBADF,
- * -ENOMEM. */
+/* May the caller do I/O now? 0 (then rt_fd_end must follow), -ENXIO, -ECANCELED, -ETIMEDOUT,
+ * -EBADF, -ENOMEM. */
 static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
     struct rt_g *g = rt_self();
     op->g = g;
@@ -121,8 +121,8 @@ static inline void rt_fd_end(struct rt_fd_op *op) {
         rt_fd_end_slow();
 }
 
-/* Before each try: note what has happened so far. False: the latest transfer left nothing behind and
- * no event came since, so a try would be wasted. */
+/* Before each try: note what has happened so far. False: the latest transfer left nothing behind
+ * and no event came since, so a try would be wasted. */
 static inline bool rt_fd_fresh(struct rt_fd_op *op, int dir) {
     /* Acquire: keeps the try behind it, and pairs with the release in rt_fd_event (flags first). */
     uint32_t edge = rt_load_acquire(&op->slot->edge[dir]);
@@ -137,13 +137,14 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
         rt_store_relaxed(&op->slot->dry[dir], op->edge[dir] + 1);
 }
 
-/* Park until fd may be ready for an event of mask (0: POLLERR and POLLHUP alone), unless one came since
- * rt_fd_fresh. own_deadline: the call's own, GO_FOREVER for none. 0: try again. -EBADF: closed;
- * -ECANCELED, -ETIMEDOUT: as the caller must report them; -ENOMEM, -ENOSPC: the kernel's. */
+/* Park until fd may be ready for an event of mask (0: POLLERR and POLLHUP alone), unless one came
+ * since rt_fd_fresh. own_deadline: the call's own, GO_FOREVER for none. 0: try again. -EBADF:
+ * closed; -ECANCELED, -ETIMEDOUT: as the caller must report them; -ENOMEM, -ENOSPC: the
+ * kernel's. */
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why);
 
-/* Take the slot of a descriptor that gort has just made: whatever it knew of an older one of the same
- * number is over. flags: RT_FD_OURS | ... 0, -ENOMEM. */
+/* Take the slot of a descriptor that gort has just made: whatever it knew of an older one of the
+ * same number is over. flags: RT_FD_OURS | ... 0, -ENOMEM. */
 int rt_fd_adopt(int fd, unsigned flags);
 
 /* Whoever waits on fd gets -EBADF. */
@@ -151,7 +152,7 @@ void rt_fd_forget(int fd);
 /* The same, and close(2). 0 or -errno. */
 int rt_fd_close(int fd);
 
-/* ---- for the engines -------------------------------------------------------------------------- */
+/* ---- for the engines ------------------------------------------------------------------------- */
 
 static inline bool rt_fd_waiters_empty(const struct rt_fd *s) {
     return !s->waiters.next || rt_list_empty(&s->waiters);

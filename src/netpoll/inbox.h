@@ -1,7 +1,7 @@
 /* inbox.h - requests that other threads leave for the owner of a ring: a few words under a lock.
  *
- * Rare (a close, a foreign thread), so it is the simplest thing that is right. `n` is also read without
- * the lock: the poster rings afterwards (rt_fd_kick), so a stale 0 is looked at again. */
+ * Rare (a close, a foreign thread), so it is the simplest thing that is right. `n` is also read
+ * without the lock: the poster rings afterwards (rt_fd_kick), so a stale 0 is looked at again. */
 #ifndef RT_INBOX_H
 #define RT_INBOX_H
 

@@ -1,7 +1,8 @@
 /* probe.c - does io_uring do here what the uring engine needs?
  *
- * Version numbers say little: distributions backport, sandboxes emulate and filters refuse single calls. So each
- * thing that the engine relies on is done once on a small ring, bound to the calling thread. */
+ * Version numbers say little: distributions backport, sandboxes emulate and filters refuse single
+ * calls. So each thing that the engine relies on is done once on a small ring, bound to the calling
+ * thread. */
 #include "base/sys_io.h"
 #include "netpoll/ring.h"
 
@@ -17,7 +18,7 @@ static void prepare(struct rt_ring *r, unsigned op, int fd, uint64_t data) {
     sqe->fd = fd;
     sqe->user_data = data;
     if (op == IORING_OP_POLL_ADD)
-        sqe->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? (uint32_t)POLLIN << 16 : POLLIN;
+        sqe->poll32_events = POLLIN;
 }
 
 /* The next completion must be `data`; *res is its result. */

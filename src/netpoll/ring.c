@@ -1,13 +1,15 @@
 /* ring.c - one io_uring, by hand.
  *
- * Flags: SINGLE_ISSUER | DEFER_TASKRUN, so completions are made when the owner enters the kernel and
- * not by interrupting it; TASKRUN_FLAG says in the mapped memory that there are some; SUBMIT_ALL goes
- * on after an entry that fails. R_DISABLED: rings are made by the thread that starts the runtime, where
- * running out of descriptors or memory is still an answer and not an accident, and bound
- * to their worker when that enables them. Price: their memory lies near the thread that started.
+ * Flags: SINGLE_ISSUER | DEFER_TASKRUN, so completions are made when the owner enters the kernel
+ * and not by interrupting it; TASKRUN_FLAG says in the mapped memory that there are some;
+ * SUBMIT_ALL goes on after an entry that fails. R_DISABLED: rings are made by the thread that
+ * starts the runtime, where running out of descriptors or memory is still an answer and not an
+ * accident, and bound to their worker when that enables them. Price: their memory lies near the
+ * thread that started.
  *
- * The kernel writes the completions and its head of the submissions; both sides order by release and
- * acquire on the four indices. Without SQPOLL the kernel reads submissions in io_uring_enter alone. */
+ * The kernel writes the completions and its head of the submissions; both sides order by release
+ * and acquire on the four indices. Without SQPOLL the kernel reads submissions in io_uring_enter
+ * alone. */
 #include "netpoll/ring.h"
 
 #include "base/sys.h"

@@ -1,7 +1,7 @@
 /* ring.h - one io_uring: set-up, submission entries, entering the kernel, completions.
  *
- * Owner only, but for the loads that say so. No liburing: it is four system calls and two arrays, and
- * its versions differ in just what is used here. */
+ * Owner only, but for the loads that say so. No liburing: it is four system calls and two arrays,
+ * and its versions differ in just what is used here. */
 #ifndef RT_RING_H
 #define RT_RING_H
 
@@ -45,7 +45,8 @@
 #define RT_REG_IOWQ_WORKERS 19U
 
 struct rt_ring {
-    /* Submission: entries between sq_tail of the kernel's word and ours are prepared, not submitted. */
+    /* Submission: entries between sq_tail of the kernel's word and ours are prepared, not
+     * submitted. */
     uint32_t *sq_khead, *sq_ktail, *sq_kflags;
     uint32_t sq_mask, sq_tail;
     struct io_uring_sqe *sqes;
@@ -69,8 +70,8 @@ void rt_ring_disable(struct rt_ring *r);
 void rt_ring_free(struct rt_ring *r);
 
 /* Submit all that is prepared. min > 0 waits until so many completions are there, timeout_ns passes
- * (< 0: never) or a signal comes; with get, or min > 0, deferred work is run. 0, or -errno when the kernel took
- * nothing or the wait ended without completions. */
+ * (< 0: never) or a signal comes; with get, or min > 0, deferred work is run. 0, or -errno when the
+ * kernel took nothing or the wait ended without completions. */
 int rt_ring_enter(struct rt_ring *r, bool get, unsigned min, int64_t timeout_ns);
 
 /* Prepared, and not taken by the kernel yet. */

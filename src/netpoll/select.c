@@ -1,9 +1,9 @@
 /* select.c - which netpoll engine runs, and why.
  *
- * "auto" takes io_uring where it works and goes on with epoll where it does not, which is common: the
- * default seccomp filters of containers refuse it, and some distributions switch it off. It never fails
- * because of io_uring, and rt_poller_why keeps the reason for go_stats. A name that was asked for
- * is taken at its word: its error is the caller's. */
+ * "auto" takes io_uring where it works and goes on with epoll where it does not, which is common:
+ * the default seccomp filters of containers refuse it, and some distributions switch it off. It
+ * never fails because of io_uring, and rt_poller_why keeps the reason for go_stats. A name that was
+ * asked for is taken at its word: its error is the caller's. */
 #include "base/log.h"
 #include "netpoll/engines.h"
 #include "netpoll/fd.h"

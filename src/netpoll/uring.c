@@ -1,33 +1,37 @@
 /* uring.c - the netpoll engine on io_uring: one ring for each M, readiness polls, direct transfers.
  *
- * Promise: a poll that is armed on a ring is answered when its M passes its scheduler loop, or at once
- * while it sleeps; nothing outside this M ever touches its ring.
+ * Promise: a poll that is armed on a ring is answered when its M passes its scheduler loop, or at
+ * once while it sleeps; nothing outside this M ever touches its ring.
  *
- * A parking G prepares a one-shot POLL_ADD on the ring of the M that it runs on, without a system call;
- * the M submits what has gathered when it runs out of work, when the oldest is 20 us old or the queue is
- * half full, and the same call runs the deferred work of the ring, so a busy server makes one
- * io_uring_enter for dozens of parks and wakes. (Submitting at each park cost others half of their
- * CPU; gathering without an age limit ruined their tails: research/uring.md.)
+ * A parking G prepares a one-shot POLL_ADD on the ring of the M that it runs on, without a system
+ * call; the M submits what has gathered when it runs out of work, when the oldest is 20 us old or
+ * the queue is half full, and the same call runs the deferred work of the ring, so a busy server
+ * makes one io_uring_enter for dozens of parks and wakes. (Submitting at each park cost others half
+ * of their CPU; gathering without an age limit ruined their tails: research/uring.md.)
  *
- * ONE POLL FOR EACH SLOT AND DIRECTION. slot->poll[dir] = {owner M, mask, seq}. The completion carries
- * {descriptor, direction, seq}: it counts only while seq and owner are still the slot's, so an answer
- * for a closed descriptor, an older poll or a reused number is thrown away. No pointer is carried.
- *   armed, new waiter, mask covered:  own ring, or others wait on it too -> relies on it
- *                                     another ring, nobody waits on it   -> armed here, removed there
- *   waiter cancelled or late:         the poll stays; the next wait relies on it. So a reader that times
- *                                     out 10,000 times has one poll in flight, not 10,000.
- *   close, forget:                    removed. A poll holds the file: until it is gone no FIN is sent.
- *                                     On the own ring that is submitted at once; the owner of
- *                                     another ring finds it in its inbox, and is woken.
- * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M, preferably
- * one that sleeps, and parks like a G.
+ * ONE POLL FOR EACH SLOT AND DIRECTION. slot->poll[dir] = {owner M, mask, seq}. The completion
+ * carries {descriptor, direction, seq}: it counts only while seq and owner are still the slot's, so
+ * an answer for a closed descriptor, an older poll or a reused number is thrown away. No pointer is
+ * carried. When a waiter comes and a poll is armed that covers what it wants:
+ *   on its own ring, or others wait on it   it relies on that poll
+ *   on another ring, and nobody waits       armed here, taken back there
+ * When a waiter is cancelled or late its poll stays, and the next wait relies on it: a reader that
+ * times out 10,000 times has one poll in flight, not 10,000. Close and forget take it back, because
+ * a poll holds the file, and until it is gone no FIN is sent: on the own ring that is submitted at
+ * once; the owner of another ring finds it in its inbox, and is woken.
  *
- * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is rung.
- * It lends eight bytes of struct uring, which live until the ring is closed. An M with nothing in
- * flight sleeps on a futex instead: cheaper, and no false iowait. A signal is not needed for any of this.
+ * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
+ * preferably one that sleeps, and parks like a G.
+ *
+ * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
+ * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
+ * nothing in flight sleeps on a futex instead: cheaper, and no false iowait. A signal is not needed
+ * for any of this.
  *
  * Tried by others and not done here: one ring for all (a lock on each park), fixed files and buffer
- * rings (they bind a descriptor to an M and break stealing), receiving by the ring (lends the buffer). */
+ * rings (they bind a descriptor to an M and break stealing), receiving by the ring (lends the
+ * buffer). */
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -59,7 +63,7 @@ static struct uring *rings;
 static unsigned nrings;
 static uint32_t foreign_turn; /* round robin for foreign threads; only a hint */
 
-/* ---- user_data -------------------------------------------------------------------------------- */
+/* ---- user_data ------------------------------------------------------------------------------- */
 
 enum { TAG_NONE, TAG_POLL, TAG_BELL, TAG_LOOK };
 
@@ -77,7 +81,7 @@ static unsigned data_tag(uint64_t data) {
     return (unsigned)(data >> 60);
 }
 
-/* ---- preparing: own ring ---------------------------------------------------------------------- */
+/* ---- preparing: own ring --------------------------------------------------------------------- */
 
 static struct uring *own(void) {
     struct rt_m *m = rt_m();
@@ -102,10 +106,7 @@ static int prepare_poll(struct uring *u, int fd, int dir, uint32_t seq, unsigned
         return -EAGAIN;
     sqe->opcode = IORING_OP_POLL_ADD;
     sqe->fd = fd;
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    mask = mask << 16 | mask >> 16;
-#endif
-    sqe->poll32_events = mask;
+    sqe->poll32_events = mask; /* on a little-endian machine */
     sqe->user_data = poll_data(fd, dir, seq);
     u->inflight++;
     return 0;
@@ -123,7 +124,7 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
     return true;
 }
 
-/* ---- what fd.c asks ---------------------------------------------------------------------------- */
+/* ---- what fd.c asks -------------------------------------------------------------------------- */
 
 static struct rt_m *m_for_foreign(void) {
     uint32_t start = rt_fetch_add_relaxed(&foreign_turn, 1);
@@ -143,8 +144,8 @@ static bool post(struct uring *u, uint64_t item, bool urgent) {
     return ok;
 }
 
-/* Take back the poll of s in that direction. Without memory for the request the poll just stays until
- * it fires: it is stale, and delays a FIN at worst. */
+/* Take back the poll of s in that direction. Without memory for the request the poll just stays
+ * until it fires: it is stale, and delays a FIN at worst. */
 static bool take_back(struct rt_fd *s, int fd, int dir, bool urgent) {
     struct rt_fd_poll *p = &s->poll[dir];
     struct uring *u = &rings[p->owner - 1], *mine = own();
@@ -200,7 +201,7 @@ static void uring_disarm(struct rt_fd *s, int fd) {
 
 static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_disarm};
 
-/* ---- completions ------------------------------------------------------------------------------ */
+/* ---- completions ----------------------------------------------------------------------------- */
 
 static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     struct rt_fd *s = rt_fd_at(data_fd(data));
@@ -208,10 +209,12 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     u->inflight--;
     if (!s)
         return;
+    rt_chaos_delay(); /* answered, nobody told */
     rt_lock(&s->lock);
     struct rt_fd_poll *p = &s->poll[dir];
     if (p->owner == u->index + 1 && p->seq == (uint32_t)data) {
-        /* An error (a descriptor closed behind our back, no memory) wakes, too: the call will tell. */
+        /* An error (a descriptor closed behind our back, no memory) wakes, too: the call will
+         * tell. */
         p->owner = 0;
         rt_fd_event(s, 1u << dir, false, ready);
     }
@@ -257,7 +260,7 @@ static void serve_inbox(struct uring *u) {
         }
 }
 
-/* ---- what the scheduler asks -------------------------------------------------------------------- */
+/* ---- what the scheduler asks ----------------------------------------------------------------- */
 
 static bool uring_pending(struct rt_m *m) {
     struct uring *u = m->poller;
@@ -268,8 +271,9 @@ static bool uring_pending(struct rt_m *m) {
            (waiting > ENTRIES / 2 || rt_sys_now() - u->first_prep >= SUBMIT_AGE_NS);
 }
 
-/* One call runs about twenty pieces of deferred work, so there may be several. But the flag that says so
- * may be stale: the kernel adds the work, then sets the flag, and we may have run the work in between. */
+/* One call runs about twenty pieces of deferred work, so there may be several. But the flag that
+ * says so may be stale: the kernel adds the work, then sets the flag, and we may have run the work
+ * in between. */
 static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
     if (!m) /* sysmon; rings are their owners' */
         return;
@@ -329,7 +333,7 @@ static void uring_wake(struct rt_m *m) {
     rt_sys_eventfd_add(u->bell);
 }
 
-/* ---- start and stop ---------------------------------------------------------------------------- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 static void uring_stop(void) {
     for (unsigned i = 0; i < nrings; i++) {
@@ -397,8 +401,7 @@ static void uring_m_stop(struct rt_m *m) {
     }
     for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
         rt_ready(g); /* of foreign threads; the last green thread has ended long ago */
-    rt_ring_disable(&u->ring);
-    m->poller = NULL;
+    rt_ring_disable(&u->ring); /* m->poller stays: a late wake may still ring the bell */
 }
 
 const struct rt_poller rt_uring_poller = {

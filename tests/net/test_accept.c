@@ -1,0 +1,278 @@
+/* Listening, accepting, connecting: texts, errors, and running out of descriptors. */
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/un.h>
+
+static go_waitgroup wg;
+static char address[64];
+
+static void texts(void *arg) {
+    (void)arg;
+    static const char *const bad[][2] = {
+        {"tcp", ""}, {"tcp", ":"}, {"tcp", "127.0.0.1"}, {"tcp", "127.0.0.1:"},
+        {"tcp", "127.0.0.1:x"},
+        {"tcp", "127.0.0.1:65536"}, {"tcp", "127.0.0.1:-1"}, {"tcp", "127.0.0.1:80 "},
+        {"tcp", "127.0.0.256:80"}, {"tcp", "1.2.3:80"}, {"tcp", "::1:80"}, {"tcp", "[::1]80"},
+        {"tcp", "[::1:80"}, {"tcp", "[]:80"}, {"tcp", "[127.0.0.1]:80"}, {"tcp4", "[::1]:80"},
+        {"tcp6", "127.0.0.1:80"}, {"tcp", "[::1%nosuchif0]:80"}, {"tcp", "nosuchhost:80"},
+        {"sctp", "127.0.0.1:80"}, {"", "127.0.0.1:80"}, {"TCP", "127.0.0.1:80"}, {"unix", ""},
+        {"unix", "@"}, {NULL, "127.0.0.1:80"}, {"tcp", NULL},
+        {"tcp", "127.0.0.1:99999999999999999999999"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        T_EQ(go_listen(bad[i][0], bad[i][1]), -EINVAL);
+        T_EQ(go_dial(bad[i][0], bad[i][1]), -EINVAL);
+    }
+    char lengthy[200];
+    memset(lengthy, 'a', sizeof lengthy);
+    lengthy[sizeof lengthy - 1] = 0;
+    T_EQ(go_listen("unix", lengthy), -EINVAL);
+    T_EQ(go_listen("tcp", lengthy), -EINVAL);
+    memcpy(lengthy + sizeof lengthy - 4, ":80", 4);
+    T_EQ(go_listen("tcp", lengthy), -EINVAL);
+}
+Test(accept, bad_texts_are_einval) {
+    RUN(texts);
+}
+
+static void errors(void *arg) {
+    (void)arg;
+    int listener = net_listen(address), plain[2];
+    T_EQ(go_listen("tcp", address), -EADDRINUSE);
+    T_EQ(go_listen("tcp", "192.0.2.1:0"), -EADDRNOTAVAIL);
+    T_EQ(go_listen("unix", "/nonexistent/x.sock"), -ENOENT);
+    T_EQ(go_dial("unix", "/nonexistent/x.sock"), -ENOENT);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_dial("tcp", address), -ECONNREFUSED);
+    T_EQ(go_dial("unix", "@nobody-listens-here"), -ECONNREFUSED);
+    T_EQ(pipe(plain), 0);
+    T_EQ(go_accept(plain[0], NULL, NULL), -ENOTSOCK);
+    T_EQ(go_recv(plain[0], address, 1, 0), -ENOTSOCK);
+    T_EQ(go_shutdown(plain[0], SHUT_RD), -ENOTSOCK);
+    T_EQ(go_close(plain[0]), 0);
+    T_EQ(go_close(plain[1]), 0);
+    int udp = go_listen("udp", "127.0.0.1:0");
+    T_EQ(go_accept(udp, NULL, NULL), -EOPNOTSUPP);
+    T_EQ(go_close(udp), 0);
+}
+Test(accept, errors) {
+    RUN(errors);
+}
+
+static int option(int fd, int level, int name) {
+    int value = -1;
+    socklen_t len = sizeof value;
+    T_EQ(getsockopt(fd, level, name, &value, &len), 0);
+    return value;
+}
+
+static void looks(int fd) {
+    T_ASSERT(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    T_ASSERT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    T_EQ(option(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+}
+
+static int plain_listener(int type) {
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | type, 0);
+    T_EQ(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    T_EQ(listen(fd, 100), 0);
+    snprintf(address, sizeof address, "127.0.0.1:%d", net_port(fd));
+    return fd;
+}
+
+static void made_here(void *arg) {
+    (void)arg;
+    struct sockaddr_in sa;
+    socklen_t len = sizeof sa;
+    int fd[2], listener = net_listen(address);
+    fd[1] = go_dial("tcp", address);
+    fd[0] = go_accept(listener, (struct sockaddr *)&sa, &len);
+    looks(listener);
+    looks(fd[0]);
+    looks(fd[1]);
+    T_EQ(len, sizeof sa);
+    T_EQ(ntohs(sa.sin_port), net_port(fd[1]));
+    T_EQ(option(listener, SOL_SOCKET, SO_REUSEADDR), 1);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
+    T_EQ(go_close(listener), 0);
+    /* One that is not ours, too. */
+    listener = plain_listener(0);
+    fd[1] = go_dial("tcp", address);
+    fd[0] = go_accept(listener, NULL, NULL);
+    looks(fd[0]);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
+    T_EQ(go_close(listener), 0);
+}
+Test(accept, what_gort_makes_is_nonblocking_cloexec_nodelay) {
+    RUN(made_here);
+}
+
+/* ---- a blocking listener, a blocking socket
+ * ------------------------------------------------------ */
+
+static void accept_one(void *arg) {
+    int fd = go_accept(net_int(arg), NULL, NULL);
+    T_ASSERT(fd >= 0, "%d", fd);
+    T_EQ(go_close(fd), 0);
+}
+
+static void plain_connect(const char *to_port, int expected) {
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    sa.sin_port = htons((uint16_t)atoi(to_port));
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    T_EQ(go_connect(fd, (struct sockaddr *)&sa, sizeof sa), expected);
+    T_ASSERT(!(fcntl(fd, F_GETFL) & O_NONBLOCK));
+    T_EQ(go_close(fd), 0);
+}
+
+static void not_ours(void *arg) {
+    (void)arg;
+    int listener = plain_listener(0);
+    for (int i = 0; i < 5; i++)
+        T_EQ(go_waitgroup_spawn(&wg, accept_one, net_ptr(listener)), 0);
+    net_wait_parked(5);
+    for (int i = 0; i < 5; i++)
+        plain_connect(strchr(address, ':') + 1, 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_ASSERT(!(fcntl(listener, F_GETFL) & O_NONBLOCK));
+    T_EQ(go_close(listener), 0);
+    plain_connect(strchr(address, ':') + 1, -ECONNREFUSED);
+}
+Test(accept, blocking_sockets_of_others) {
+    RUN(not_ours);
+}
+
+/* A unix listener whose queue is full says -EAGAIN, and nothing tells when there is room. */
+static void dial_late(void *arg) {
+    (void)arg;
+    int fd = go_dial("unix", address);
+    T_ASSERT(fd >= 0, "%d", fd);
+    T_EQ(go_close(fd), 0);
+}
+
+static void full_queue(void *arg) {
+    (void)arg;
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    snprintf(address, sizeof address, "/tmp/gort-full-%d.sock", (int)getpid());
+    memcpy(sa.sun_path, address, sizeof address);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    T_EQ(bind(listener, (struct sockaddr *)&sa, sizeof sa), 0);
+    T_EQ(listen(listener, 0), 0);
+    for (int i = 0; i < 4; i++)
+        T_EQ(go_waitgroup_spawn(&wg, dial_late, NULL), 0);
+    go_sleep(20 * GO_MILLISECOND);
+    for (int i = 0; i < 4; i++)
+        accept_one(net_ptr(listener));
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(listener), 0);
+    T_EQ(unlink(address), 0);
+}
+Test(accept, dial_waits_for_a_full_unix_queue) {
+    RUN(full_queue);
+}
+
+/* ---- out of descriptors
+ * -------------------------------------------------------------------------- */
+
+static int accepted;
+
+static void accept_loop(void *arg) {
+    int fd;
+    while ((fd = go_accept(net_int(arg), NULL, NULL)) >= 0) {
+        __atomic_fetch_add(&accepted, 1, __ATOMIC_RELAXED);
+        T_EQ(go_close(fd), 0);
+    }
+    T_EQ(fd, -EBADF);
+}
+
+static void greedy(void *arg) {
+    (void)arg;
+    int listener = net_listen(address), client = socket(AF_INET, SOCK_STREAM, 0), hoard[400], n = 0;
+    accepted = 0;
+    T_EQ(go_waitgroup_spawn(&wg, accept_loop, net_ptr(listener)), 0);
+    net_wait_parked(1);
+    while (n < 400 && (hoard[n] = dup(0)) >= 0)
+        n++;
+    T_ASSERT(n < 400);
+    struct sockaddr_in sa;
+    socklen_t len = sizeof sa;
+    T_EQ(getsockname(listener, (struct sockaddr *)&sa, &len), 0);
+    T_EQ(go_connect(client, (struct sockaddr *)&sa, sizeof sa), 0);
+    go_sleep(30 * GO_MILLISECOND);
+    T_EQ(__atomic_load_n(&accepted, __ATOMIC_RELAXED), 0); /* it waits, and has not failed */
+    while (n > 0)
+        close(hoard[--n]);
+    while (__atomic_load_n(&accepted, __ATOMIC_RELAXED) == 0)
+        go_sleep(GO_MILLISECOND);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(client), 0);
+}
+Test(accept, waits_when_out_of_descriptors) {
+    NET_ONE_HEAP();
+    int open_now = t_usage().fds;
+    struct rlimit limit = {(rlim_t)open_now + 40 + 2 * (rlim_t)t_procs(), 4096};
+    T_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    RUN(greedy);
+}
+
+
+static void backoff_is_cancellable(void *arg) {
+    (void)arg;
+    int listener = net_listen(address), hoard[400], n = 0;
+    while (n < 400 && (hoard[n] = dup(0)) >= 0)
+        n++;
+    T_ASSERT(n < 400);
+    go_scope s;
+    go_scope_enter(&s, go_now() + 10 * GO_MILLISECOND);
+    T_EQ(go_accept(listener, NULL, NULL), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    while (n > 0)
+        close(hoard[--n]);
+    T_EQ(go_close(listener), 0);
+}
+Test(accept, backoff_ends_with_the_scope) {
+    NET_ONE_HEAP();
+    int open_now = t_usage().fds;
+    struct rlimit limit = {(rlim_t)open_now + 40 + 2 * (rlim_t)t_procs(), 4096};
+    T_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    RUN(backoff_is_cancellable);
+}
+
+/* ---- many acceptors, many dialers
+ * ----------------------------------------------------------------- */
+
+static void dial_some(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 20; i++) {
+        int fd = go_dial("tcp", address);
+        T_ASSERT(fd >= 0, "%d", fd);
+        T_EQ(go_close(fd), 0);
+    }
+}
+
+static void crowd(void *arg) {
+    (void)arg;
+    enum { N = 8 };
+    go_waitgroup dialers = {0};
+    int listener = net_listen(address);
+    accepted = 0;
+    for (int i = 0; i < N; i++)
+        T_EQ(go_waitgroup_spawn(&wg, accept_loop, net_ptr(listener)), 0);
+    for (int i = 0; i < N; i++)
+        T_EQ(go_waitgroup_spawn(&dialers, dial_some, NULL), 0);
+    T_EQ(go_waitgroup_wait(&dialers), 0);
+    while (__atomic_load_n(&accepted, __ATOMIC_RELAXED) < N * 20)
+        go_sleep(GO_MILLISECOND);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+}
+Test(accept, many_acceptors_on_one_listener) {
+    RUN(crowd);
+}

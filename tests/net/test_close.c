@@ -1,0 +1,243 @@
+/* The end of a descriptor: who waits on it learns of it, and the next user of the number
+ * nothing. */
+#include "net.h"
+
+#include <pthread.h>
+
+static go_waitgroup wg;
+static char address[64];
+
+static void read_ebadf(void *arg) {
+    char c;
+    T_EQ(go_read(net_int(arg), &c, 1), -EBADF);
+}
+
+static void poll_ebadf(void *arg) {
+    T_EQ(go_poll(net_int(arg), POLLIN | POLLPRI), -EBADF);
+}
+
+static void write_ebadf(void *arg) {
+    static char junk[1 << 16];
+    ssize_t n;
+    while ((n = go_write(net_int(arg), junk, sizeof junk)) > 0)
+        ;
+    T_EQ(n, -EBADF);
+}
+
+static void accept_ebadf(void *arg) {
+    T_EQ(go_accept(net_int(arg), NULL, NULL), -EBADF);
+}
+
+static void wakes_all(void *arg) {
+    (void)arg;
+    int fd[2], listener = net_listen(address);
+    net_pair(fd);
+    T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+    T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+    T_EQ(go_waitgroup_spawn(&wg, poll_ebadf, net_ptr(fd[0])), 0);
+    T_EQ(go_waitgroup_spawn(&wg, write_ebadf, net_ptr(fd[0])), 0);
+    T_EQ(go_waitgroup_spawn(&wg, accept_ebadf, net_ptr(listener)), 0);
+    T_EQ(go_waitgroup_spawn(&wg, accept_ebadf, net_ptr(listener)), 0);
+    net_wait_parked(6);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(fd[0]), -EBADF);
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(close, wakes_readers_writers_pollers_and_acceptors) {
+    RUN(wakes_all);
+}
+
+static void forgets(void *arg) {
+    (void)arg;
+    int fd[2];
+    char c;
+    net_pair(fd);
+    T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+    net_wait_parked(1);
+    T_EQ(go_forget(fd[0]), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(write(fd[1], "x", 1), 1); /* it is open, and works on as one that gort did not make */
+    T_EQ(go_read(fd[0], &c, 1), 1);
+    T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+    net_wait_parked(1);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_forget(fd[0]), -EBADF);
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(close, forget_wakes_and_leaves_it_open) {
+    RUN(forgets);
+}
+
+/* The number is handed out again at once; the reader of the old file is told, the new file
+ * works. */
+static void take_number(int number, int fresh[2]) {
+    int any[2];
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, any), 0);
+    fresh[0] = any[0], fresh[1] = any[1];
+    if (any[1] == number) {
+        fresh[0] = any[1], fresh[1] = any[0];
+    } else if (any[0] != number) {
+        fresh[0] = fcntl(any[0], F_DUPFD, number);
+        T_EQ(close(any[0]), 0);
+    }
+    T_EQ(fresh[0], number);
+}
+
+static void reuse(void *arg) {
+    (void)arg;
+    for (long i = 0, n = T_SCALE(300); i < n; i++) {
+        int old[2], fresh[2];
+        char c = 0;
+        net_pair(old);
+        T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(old[0])), 0);
+        net_wait_parked(1); /* else it may begin on the next file of that number */
+        T_EQ(go_close(old[0]), 0);
+        take_number(old[0], fresh);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        T_EQ(write(fresh[1], "y", 1), 1);
+        T_EQ(go_read(fresh[0], &c, 1), 1);
+        T_EQ(c, 'y');
+        T_EQ(go_close(fresh[0]), 0);
+        T_EQ(go_close(fresh[1]), 0);
+        T_EQ(go_close(old[1]), 0);
+    }
+}
+Test(close, number_is_reused_at_once) {
+    RUN(reuse);
+}
+
+/* A descriptor of somebody else, closed by plain close(2) behind our back: its number heals. */
+static void read_one(void *arg) {
+    char c;
+    T_EQ(go_read(net_int(arg), &c, 1), 1);
+}
+
+static void heals(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 50; i++) {
+        int fd[2];
+        T_EQ(i % 2 ? socketpair(AF_UNIX, SOCK_STREAM, 0, fd) : pipe(fd), 0);
+        T_EQ(go_waitgroup_spawn(&wg, read_one, net_ptr(fd[0])), 0);
+        net_wait_parked(1);
+        T_EQ(write(fd[1], "z", 1), 1);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        close(fd[0]);
+        close(fd[1]);
+    }
+}
+Test(close, plain_close_of_a_foreign_descriptor_heals) {
+    RUN(heals);
+}
+
+/* ---- FIN ------------------------------------------------------------------------------------- */
+
+/* While another green thread is parked reading on it, or was and timed out: the peer must see the
+ * end as soon as go_close has returned, within a moment, also when a poll was left in flight. */
+static void sees_end_soon(int fd) {
+    char c;
+    T_EQ(go_poll_until(fd, POLLIN, go_now() + 5 * GO_SECOND) & POLLIN, POLLIN);
+    T_EQ(go_read(fd, &c, 1), 0);
+}
+
+static void fin_is_prompt(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 100; i++) {
+        int fd[2];
+        net_pair(fd);
+        if (i % 2) {
+            T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+            net_wait_parked(1);
+        } else {
+            T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        }
+        T_EQ(go_close(fd[0]), 0);
+        sees_end_soon(fd[1]);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(close, fin_is_sent_at_once) {
+    RUN(fin_is_prompt);
+}
+
+/* The same where the closer and everybody else go on without parking: nobody will tidy up later. */
+static void close_and_compute(void *arg) {
+    int *fd = arg;
+    struct pollfd p = {.fd = fd[1], .events = POLLIN};
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(poll(&p, 1, 5000), 1); /* blocks this M on purpose */
+}
+
+static void fin_without_the_scheduler(void *arg) {
+    (void)arg;
+    int fd[2];
+    net_pair(fd);
+    T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    T_EQ(go_waitgroup_spawn(&wg, close_and_compute, fd), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(close, fin_needs_no_later_pass_of_the_scheduler) {
+    RUN(fin_without_the_scheduler);
+}
+
+/* A listener that a child holds, too, goes on accepting there: no shutdown(2). */
+static void shared_listener(void *arg) {
+    (void)arg;
+    int listener = net_listen(address);
+    int other = dup(listener); /* the same open file, as a child would have it */
+    T_EQ(go_waitgroup_spawn(&wg, accept_ebadf, net_ptr(listener)), 0);
+    net_wait_parked(1);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    int a = go_dial("tcp", address);
+    T_ASSERT(a >= 0, "%d", a);
+    int b = go_accept(other, NULL, NULL);
+    T_ASSERT(b >= 0, "%d", b);
+    T_EQ(go_close(a), 0);
+    T_EQ(go_close(b), 0);
+    T_EQ(go_close(other), 0);
+}
+Test(close, never_shuts_down_what_others_share) {
+    RUN(shared_listener);
+}
+
+/* ---- storms ---------------------------------------------------------------------------------- */
+
+static void storm_reader(void *arg) {
+    char c;
+    ssize_t n = go_read(net_int(arg), &c, 1);
+    T_ASSERT(n == -EBADF || n == 1 || n == 0, "%zd", n);
+}
+
+static void storm_closer(void *arg) {
+    int err = go_close(net_int(arg));
+    T_ASSERT(err == 0 || err == -EBADF, "%d", err);
+}
+
+static void storm(void *arg) {
+    (void)arg;
+    for (long i = 0, n = T_SCALE(500); i < n; i++) {
+        int fd[2];
+        net_pair(fd);
+        for (int j = 0; j < 3; j++)
+            T_EQ(go_waitgroup_spawn(&wg, storm_reader, net_ptr(fd[0])), 0);
+        if (i % 3 == 0)
+            go_yield();
+        T_EQ(go_write(fd[1], "q", 1), 1);
+        T_EQ(go_waitgroup_spawn(&wg, storm_closer, net_ptr(fd[0])), 0);
+        T_EQ(go_waitgroup_spawn(&wg, storm_closer, net_ptr(fd[0])), 0);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(close, races_with_data_readers_and_closers) {
+    NET_ONE_HEAP();
+    RUN(storm);
+    struct t_usage before = t_usage();
+    RUN(storm);
+    T_SAME_USAGE(before);
+}

@@ -1,0 +1,128 @@
+/* Which engine runs, what happens when it cannot be set up, and what it leaves behind. */
+#include "net.h"
+
+#include "base/fault.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+static struct go_stats seen;
+
+static void look(void *arg) {
+    (void)arg;
+    int fd[2];
+    char c;
+    seen = (struct go_stats)GO_STATS_INIT;
+    T_EQ(go_stats(&seen), 0);
+    T_ASSERT(seen.netpoll && seen.netpoll_why && seen.netpoll_why[0]);
+    net_pair(fd);
+    T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    T_EQ(go_write(fd[1], "x", 1), 1);
+    T_EQ(go_read(fd[0], &c, 1), 1);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
+}
+
+Test(engine, the_one_that_was_asked_for_runs) {
+    const char *asked = getenv("GORT_NETPOLL");
+    RUN(look);
+    if (asked && strcmp(asked, "auto") != 0)
+        T_STR_EQ(seen.netpoll, asked);
+}
+
+Test(engine, unknown_name_is_einval) {
+    NET_ONE_HEAP();
+    struct go_options o = GO_OPTIONS_INIT;
+    o.netpoll = "kqueue";
+    T_EQ(go_start(&o), -EINVAL);
+    struct t_usage before = t_usage();
+    T_EQ(go_start(&o), -EINVAL);
+    T_SAME_USAGE(before);
+}
+
+/* Make the three calls of io_uring fail with err in this process, as container runtimes do. */
+static void deny_io_uring(int err) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SYS_io_uring_setup, 0, 2),
+        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, SYS_io_uring_register, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((unsigned)err & SECCOMP_RET_DATA)),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    T_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    T_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+static void falls_back(int err) {
+    deny_io_uring(err);
+    setenv("GORT_NETPOLL", "auto", 1);
+    RUN(look);
+    T_STR_EQ(seen.netpoll, "epoll");
+    T_ASSERT(strstr(seen.netpoll_why, strerror(err)), "\"%s\"", seen.netpoll_why);
+    struct go_options o = GO_OPTIONS_INIT;
+    o.netpoll = "uring";
+    T_EQ(go_start(&o), -err);
+}
+Test(engine, auto_falls_back_when_seccomp_says_eperm) {
+    falls_back(EPERM);
+}
+Test(engine, auto_falls_back_when_seccomp_says_enosys) {
+    falls_back(ENOSYS);
+}
+
+/* Each ring, each eventfd: whatever fails, auto starts, and a named engine reports and leaves
+ * nothing. */
+static void fails_at(enum rt_fault_site site, uint32_t nth, int err, const char *engine) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.netpoll = engine;
+    struct t_usage before = t_usage();
+    rt_fault_arm(site, nth, false, err);
+    int r = go_start(&o);
+    rt_fault_disarm();
+    if (!strcmp(engine, "auto"))
+        T_EQ(r, 0);
+    else
+        T_ASSERT(r == 0 || r == -err, "%d", r);
+    if (r == 0)
+        T_EQ(go_stop(GO_SECOND), 0);
+    T_SAME_USAGE(before);
+}
+
+Test(engine, set_up_may_fail_anywhere) {
+    NET_ONE_HEAP();
+    RUN(look); /* what libc keeps is there before the first count */
+    static const char *const engines[] = {"auto", "uring", "epoll"};
+    for (int e = 0; e < 3; e++)
+        for (uint32_t nth = 1; nth <= 4; nth++) {
+            fails_at(RT_FAULT_RING, nth, ENOMEM, engines[e]);
+            if (e > 0) { /* epoll needs one, too: auto may fail then */
+                fails_at(RT_FAULT_EVENTFD, nth, EMFILE, engines[e]);
+                fails_at(RT_FAULT_EPOLL, nth, EMFILE, engines[e]);
+            }
+        }
+}
+
+Test(engine, starts_and_stops_leave_nothing) {
+    NET_ONE_HEAP();
+    RUN(look);
+    struct t_usage before = t_usage();
+    for (int i = 0; i < 20; i++)
+        RUN(look);
+    T_SAME_USAGE(before);
+}
+
+Test(engine, socket_may_fail) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.netpoll = getenv("GORT_NETPOLL");
+    T_EQ(go_start(&o), 0);
+    rt_fault_arm(RT_FAULT_SOCKET, 1, false, EMFILE);
+    T_EQ(go_listen("tcp", "127.0.0.1:0"), -EMFILE);
+    rt_fault_arm(RT_FAULT_SOCKET, 1, false, ENFILE);
+    T_EQ(go_dial("tcp", "127.0.0.1:1"), -ENFILE);
+    rt_fault_disarm();
+    T_EQ(go_stop(GO_SECOND), 0);
+}

@@ -1,0 +1,165 @@
+/* I/O on threads that gort did not make. */
+#include "net.h"
+
+#include <pthread.h>
+
+static char address[64];
+static int threads; /* that have not finished */
+
+/* A green thread that called pthread_join would block its M, and the polls of its ring with it. */
+static void wait_threads(void) {
+    while (__atomic_load_n(&threads, __ATOMIC_ACQUIRE) != 0)
+        T_EQ(go_sleep(GO_MILLISECOND), 0);
+}
+
+static void start(void *(*fn)(void *), void *arg) {
+    pthread_t thread;
+    __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED);
+    T_EQ(pthread_create(&thread, NULL, fn, arg), 0);
+    T_EQ(pthread_detach(thread), 0);
+}
+
+static void *finished(void) {
+    __atomic_fetch_sub(&threads, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void *echo_thread(void *arg) {
+    int fd = net_int(arg);
+    char buf[64];
+    ssize_t n;
+    while ((n = go_read(fd, buf, sizeof buf)) > 0)
+        T_EQ(go_write_all(fd, buf, (size_t)n), n);
+    T_EQ(n, 0);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_id(), 0);
+    return finished();
+}
+
+static void talks(void *arg) {
+    (void)arg;
+    enum { N = 4 };
+    int fd[N][2];
+    char buf[8];
+    for (int i = 0; i < N; i++) {
+        net_pair(fd[i]);
+        start(echo_thread, net_ptr(fd[i][0]));
+    }
+    for (int round = 0; round < 50; round++)
+        for (int i = 0; i < N; i++) {
+            T_EQ(go_write(fd[i][1], "ping", 4), 4);
+            T_EQ(go_recv(fd[i][1], buf, 4, MSG_WAITALL), 4);
+        }
+    for (int i = 0; i < N; i++)
+        T_EQ(go_close(fd[i][1]), 0);
+    wait_threads();
+}
+Test(foreign, thread_and_green_thread_talk) {
+    RUN(talks);
+}
+
+/* Without any green thread: only foreign threads, go_start and go_stop. */
+static void *client(void *arg) {
+    (void)arg;
+    char buf[4];
+    for (int i = 0; i < 20; i++) {
+        int fd = go_dial("tcp", address);
+        T_ASSERT(fd >= 0, "%d", fd);
+        T_EQ(go_write_all(fd, "abcd", 4), 4);
+        T_EQ(go_recv(fd, buf, 4, MSG_WAITALL), 4);
+        T_EQ(go_close(fd), 0);
+    }
+    return NULL;
+}
+
+Test(foreign, threads_alone) {
+    T_EQ(go_start(NULL), 0);
+    int listener = net_listen(address);
+    pthread_t dialer;
+    T_EQ(pthread_create(&dialer, NULL, client, NULL), 0);
+    for (int i = 0; i < 20; i++) {
+        int fd = go_accept(listener, NULL, NULL);
+        T_ASSERT(fd >= 0, "%d", fd);
+        threads++;
+        echo_thread(net_ptr(fd));
+    }
+    pthread_join(dialer, NULL);
+    T_EQ(go_close(listener), 0);
+    T_EQ(go_stop(GO_SECOND), 0);
+}
+
+static void *closed_thread(void *arg) {
+    char c;
+    T_EQ(go_read(net_int(arg), &c, 1), -EBADF);
+    return finished();
+}
+
+static void *late_thread(void *arg) {
+    char c;
+    go_scope s;
+    go_scope_enter(&s, go_now() + 10 * GO_MILLISECOND);
+    T_EQ(go_read(net_int(arg), &c, 1), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    T_EQ(go_poll_until(net_int(arg), POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    return finished();
+}
+
+static go_scope *shared;
+
+static void *cancelled_thread(void *arg) {
+    char c;
+    go_scope s;
+    go_scope_enter(&s, GO_FOREVER);
+    __atomic_store_n(&shared, &s, __ATOMIC_RELEASE);
+    T_EQ(go_read(net_int(arg), &c, 1), -ECANCELED);
+    T_EQ(go_scope_leave(&s), -ECANCELED);
+    return finished();
+}
+
+static void ends(void *arg) {
+    (void)arg;
+    int fd[2];
+    net_pair(fd);
+    start(late_thread, net_ptr(fd[0]));
+    wait_threads();
+    start(cancelled_thread, net_ptr(fd[0]));
+    while (!__atomic_load_n(&shared, __ATOMIC_ACQUIRE))
+        go_sleep(GO_MILLISECOND);
+    go_scope_cancel(shared);
+    wait_threads();
+    start(closed_thread, net_ptr(fd[0]));
+    net_wait_parked(1);
+    T_EQ(go_close(fd[0]), 0);
+    wait_threads();
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(foreign, close_cancel_and_deadline_reach_a_thread) {
+    RUN(ends);
+}
+
+/* go_stop does not wait for a thread that waits for data which never comes. */
+static int fds[2];
+
+static void *stopped_thread(void *arg) {
+    (void)arg;
+    char c;
+    ssize_t n = go_read(fds[0], &c, 1);
+    T_ASSERT(n == -ECANCELED || n == -ENXIO, "%zd", n);
+    T_EQ(go_read(fds[0], &c, 1), -ENXIO);
+    return NULL;
+}
+
+Test(foreign, stop_wakes_a_parked_thread) {
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        T_EQ(go_start(NULL), 0);
+        net_pair(fds);
+        T_EQ(pthread_create(&thread, NULL, stopped_thread, NULL), 0);
+        if (i % 2)
+            net_wait_parked(1);
+        T_EQ(go_stop(10 * GO_SECOND), 0);
+        pthread_join(thread, NULL);
+        T_EQ(go_close(fds[0]), 0);
+        T_EQ(go_close(fds[1]), 0);
+    }
+}

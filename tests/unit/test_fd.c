@@ -1,0 +1,152 @@
+/* The descriptor table from inside: slots, hints, generations, and the inbox of a ring. */
+#include "gotest.h"
+
+#include "base/fault.h"
+#include "netpoll/fd.h"
+#include "netpoll/inbox.h"
+
+#include <fcntl.h>
+#include <gort.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define RUN(fn) T_EQ(go_run((fn), NULL), 0)
+
+Test(fd, masks_belong_to_directions) {
+    const unsigned in = 1u << RT_IN, out = 1u << RT_OUT;
+    T_EQ(rt_fd_dirs(POLLIN), in);
+    T_EQ(rt_fd_dirs(POLLOUT), out);
+    T_EQ(rt_fd_dirs(POLLIN | POLLOUT), in | out);
+    T_EQ(rt_fd_dirs(POLLPRI | POLLRDHUP), in);
+    T_EQ(rt_fd_dirs(POLLWRBAND), out);
+    T_EQ(rt_fd_dirs(0), in); /* errors and hang-ups alone: somewhere they must wait */
+}
+
+static void table(void *arg) {
+    (void)arg;
+    int fd[2];
+    char c;
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    T_EQ(go_write(fd[0], "x", 1), 1);
+    struct rt_fd *s = rt_fd_at(fd[0]);
+    T_ASSERT(s && rt_fd_at(fd[0]) == s && rt_fd_at(fd[1]) != s);
+    T_ASSERT(rt_fd_at(-1) == NULL && rt_fd_at(INT32_MAX) == NULL);
+    uint32_t gen = s->gen;
+    T_EQ(go_read(fd[1], &c, 1), 1);
+    T_EQ(s->gen, gen);
+    T_EQ(go_close(fd[0]), 0);
+    T_ASSERT(s->gen != gen && s->flags == 0 && rt_fd_at(fd[0]) == s);
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(fd, slots_stay_and_generations_move) {
+    RUN(table);
+}
+
+/* A descriptor far out, in a part of the table that was never needed. */
+static void far_out(void *arg) {
+    int number = *(int *)arg;
+    char c;
+    T_EQ(go_read(number - 1, &c, 1), -EBADF);
+    T_ASSERT(rt_fd_at(number) == NULL); /* no memory for numbers that mean nothing */
+    rt_fault_arm(RT_FAULT_MMAP, 1, true, ENOMEM);
+    T_EQ(go_read(number, &c, 1), -ENOMEM);
+    rt_fault_disarm();
+    T_EQ(go_read(number, &c, 1), 0);
+    T_ASSERT(rt_fd_at(number) != NULL);
+    T_EQ(go_close(number), 0);
+}
+Test(fd, table_grows_where_it_is_needed) {
+    int number = 3 * RT_FD_CHUNK + 7;
+    struct rlimit limit = {(rlim_t)number + 10, (rlim_t)number + 10};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        T_SKIP("cannot have %d descriptors", number);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    T_EQ(dup2(null, number), number);
+    T_EQ(go_run(far_out, &number), 0);
+}
+
+/* ---- the hint that there is nothing to read -------------------------------------------------- */
+
+static void hints(void *arg) {
+    (void)arg;
+    struct rt_fd_op op;
+    int fd = go_listen("tcp", "127.0.0.1:0");
+    T_ASSERT(fd >= 0);
+    T_EQ(rt_fd_adopt(fd, RT_FD_OURS | RT_FD_STREAM), 0);
+    T_EQ(rt_fd_begin(&op, fd), 0);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_drained(&op, RT_IN);
+    T_ASSERT(!rt_fd_fresh(&op, RT_IN) && rt_fd_fresh(&op, RT_OUT));
+    struct rt_glist none = {0};
+    rt_fd_event(op.slot, 1u << RT_OUT, false, &none);
+    T_ASSERT(!rt_fd_fresh(&op, RT_IN));
+    rt_fd_event(op.slot, 1u << RT_IN, false, &none); /* an event makes the hint void */
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    /* One between the try and the hint, too. */
+    rt_fd_event(op.slot, 1u << RT_IN, false, &none);
+    rt_fd_drained(&op, RT_IN);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    /* After the end has been seen, nothing is trusted any more. */
+    rt_fd_event(op.slot, 1u << RT_IN, true, &none);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_drained(&op, RT_IN);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    /* Nor on what has borders, or is not known. */
+    T_EQ(rt_fd_adopt(fd, RT_FD_OURS), 0);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_drained(&op, RT_IN);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_end(&op);
+    T_EQ(none.n, 0);
+    T_EQ(go_close(fd), 0);
+}
+Test(fd, dry_holds_until_the_next_event) {
+    RUN(hints);
+}
+
+static void old_generation(void *arg) {
+    (void)arg;
+    struct rt_fd_op op;
+    int fd = go_listen("udp", "127.0.0.1:0");
+    T_EQ(rt_fd_begin(&op, fd), 0);
+    rt_fd_fresh(&op, RT_IN);
+    T_EQ(rt_fd_adopt(fd, RT_FD_OURS), 0); /* the number has changed hands */
+    T_EQ(rt_fd_wait(&op, POLLIN, GO_FOREVER, RT_WHY_IO_READ), -EBADF);
+    T_EQ(rt_fd_begin(&op, fd), 0);
+    rt_fd_fresh(&op, RT_IN);
+    struct rt_glist none = {0};
+    rt_fd_event(op.slot, 1u << RT_IN, false, &none);
+    T_EQ(rt_fd_wait(&op, POLLIN, GO_FOREVER, RT_WHY_IO_READ), 0); /* an event came: try again */
+    T_EQ(go_close(fd), 0);
+}
+Test(fd, wait_refuses_another_generation_and_a_missed_event) {
+    RUN(old_generation);
+}
+
+/* ---- inbox ----------------------------------------------------------------------------------- */
+
+Test(fd, inbox_keeps_the_order_and_grows) {
+    struct rt_inbox b;
+    uint64_t out[7], expected = 0;
+    uint32_t n;
+    rt_inbox_init(&b);
+    T_ASSERT(!rt_inbox_any(&b));
+    T_EQ(rt_inbox_take(&b, out, 7), 0);
+    for (uint64_t i = 0; i < 1000; i++)
+        T_ASSERT(rt_inbox_post(&b, i));
+    while ((n = rt_inbox_take(&b, out, 7)) != 0)
+        for (uint32_t i = 0; i < n; i++)
+            T_EQ(out[i], expected++);
+    T_EQ(expected, 1000);
+    rt_inbox_free(&b);
+    rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
+    for (uint64_t i = 0; i < RT_INBOX_FIRST; i++)
+        T_ASSERT(rt_inbox_post(&b, i));
+    T_ASSERT(!rt_inbox_post(&b, 1));
+    rt_fault_disarm();
+    T_ASSERT(rt_inbox_post(&b, 1));
+    rt_inbox_free(&b);
+}

@@ -1,0 +1,289 @@
+/* start.c and sysmon.c, go_run: it returns when its function has, and tells a deadlock. */
+#include "t_unit.h"
+
+#include <sys/socket.h>
+
+static void nothing(void *arg) {
+    (void)arg;
+}
+
+static void count_up(void *counter) {
+    rt_fetch_add((int *)counter, 1);
+}
+
+static int canceled;
+
+static void park_until_cancelled(void *arg) {
+    (void)arg;
+    T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
+    rt_fetch_add(&canceled, 1);
+}
+
+/* go_run and what it said on stderr. */
+static int run_and_listen(void (*fn)(void *), void *arg, char *text, size_t size) {
+    struct t_stderr err = t_stderr_begin();
+    int r = go_run(fn, arg);
+    t_stderr_end(err, text, size);
+    return r;
+}
+
+Test(run, wants_a_function) {
+    T_EQ(go_run(NULL, NULL), -EINVAL);
+    T_EQ(go_run(nothing, NULL), 0);
+}
+
+static pthread_t caller;
+
+static void check_first(void *arg) {
+    T_EQ(t_int(arg), 42);
+    T_ASSERT(go_id() > 0);
+    T_ASSERT(go_procs() > 0);
+    T_ASSERT(!pthread_equal(pthread_self(), caller));
+}
+
+Test(run, passes_the_argument_to_a_green_thread_on_another_thread) {
+    caller = pthread_self();
+    T_EQ(go_run(check_first, t_ptr(42)), 0);
+    T_EQ(go_procs(), 0);
+}
+
+static void leave_others_behind(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 10; i++)
+        T_SPAWN(park_until_cancelled, NULL);
+}
+
+Test(run, cancels_and_joins_who_is_left) {
+    for (int i = 1; i <= 5; i++) {
+        T_EQ(go_run(leave_others_behind, NULL), 0);
+        T_EQ(canceled, 10 * i);
+    }
+}
+
+static int spin_flag;
+
+static void spin(void *arg) {
+    (void)arg;
+    while (!rt_load_acquire(&spin_flag))
+        go_yield();
+}
+
+static void leave_a_spinner(void *arg) {
+    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
+    (void)arg;
+    o.name = "mule";
+    T_EQ(go_spawn_with(&o, spin, NULL), 0);
+}
+
+Test(run, names_who_does_not_end_within_the_grace) {
+    char text[4096];
+    setenv("GORT_GRACE", "20", 1);
+    int r = run_and_listen(leave_a_spinner, NULL, text, sizeof text);
+    T_EQ(r, -ETIMEDOUT);
+    T_ASSERT(strstr(text, "mule"), "%s", text);
+    T_EQ(go_run(nothing, NULL), -EALREADY);
+    rt_store_release(&spin_flag, 1);
+    t_stop();
+    T_EQ(go_run(nothing, NULL), 0);
+}
+
+/* ---- deadlocks: in a child of our own, since Criterion has threads beside the test --------------
+ * */
+
+#ifdef T_TSAN
+#define DEADLOCK_IN_CHILD(fn) \
+    (void)fn; \
+    T_SKIP("TSan has a thread or two of its own, which look like foreign ones")
+#else
+#define DEADLOCK_IN_CHILD(fn) t_in_child(fn)
+#endif
+
+static go_chan *silent;
+
+static void recv_for_ever(void *arg) {
+    int v;
+    T_EQ(go_chan_recv(silent, &v), -ECANCELED);
+    count_up(arg);
+}
+
+static void deadlock_two(void *arg) {
+    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
+    o.name = "left over";
+    T_EQ(go_spawn_with(&o, recv_for_ever, arg), 0);
+    recv_for_ever(arg);
+}
+
+static void name_the_deadlocked(void) {
+    char text[4096];
+    silent = go_chan_new(sizeof(int), 0);
+    for (int i = 0; i < 3; i++) {
+        int ended = 0;
+        int r = run_and_listen(deadlock_two, &ended, text, sizeof text);
+        T_EQ(r, -EDEADLK);
+        T_EQ(ended, 2);
+        T_ASSERT(strstr(text, "deadlock"), "%s", text);
+        T_ASSERT(strstr(text, "left over: channel receive"), "%s", text);
+        T_ASSERT(strstr(text, "go_run: channel receive"), "%s", text);
+        T_EQ(go_procs(), 0);
+    }
+    go_chan_free(silent);
+}
+
+Test(run, names_the_green_threads_of_a_deadlock, .timeout = 20) {
+    DEADLOCK_IN_CHILD(name_the_deadlocked);
+}
+
+static void wait_for_nothing(void *arg) {
+    (void)arg;
+    go_waitgroup wg = {0};
+    go_waitgroup_add(&wg, 1);
+    T_EQ(go_waitgroup_wait(&wg), -ECANCELED);
+}
+
+static void sleep_for_ever(void *arg) {
+    (void)arg;
+    T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
+}
+
+static void other_deadlocks(void) {
+    char text[4096];
+    T_EQ(run_and_listen(wait_for_nothing, NULL, text, sizeof text), -EDEADLK);
+    T_EQ(run_and_listen(sleep_for_ever, NULL, text, sizeof text), -EDEADLK);
+}
+
+Test(run, tells_a_deadlock_on_anything_without_an_end, .timeout = 20) {
+    DEADLOCK_IN_CHILD(other_deadlocks);
+}
+
+/* A deadline that was in force earlier, and is not any more, keeps nobody alive. */
+static void deadlock_after_a_deadline(void *arg) {
+    go_scope s;
+    int v;
+    go_scope_enter(&s, go_now() + 60 * GO_MINUTE);
+    T_EQ(go_chan_recv((go_chan *)arg, &v), 0); /* parks with the deadline */
+    T_EQ(go_scope_leave(&s), 0);
+    T_EQ(go_chan_recv((go_chan *)arg, &v), -ECANCELED);
+}
+
+static void send_one(void *arg) {
+    T_EQ(go_chan_send((go_chan *)arg, &(int){1}), 0);
+}
+
+static void run_deadlock_after_a_deadline(void *arg) {
+    T_SPAWN(deadlock_after_a_deadline, arg);
+    go_yield();
+    T_SPAWN(send_one, arg);
+    sleep_for_ever(NULL);
+}
+
+static void stale_deadline(void) {
+    char text[4096];
+    silent = go_chan_new(sizeof(int), 0);
+    T_EQ(run_and_listen(run_deadlock_after_a_deadline, silent, text, sizeof text), -EDEADLK);
+    go_chan_free(silent);
+}
+
+Test(run, deadlock_is_told_beside_a_deadline_that_is_over, .timeout = 20) {
+    DEADLOCK_IN_CHILD(stale_deadline);
+}
+
+/* ---- no deadlocks -----------------------------------------------------------------------------
+ * */
+
+static void *send_later(void *arg) {
+    nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);
+    T_EQ(go_chan_send(silent, &(int){5}), 0);
+    return arg;
+}
+
+static void recv_one(void *arg) {
+    int v;
+    (void)arg;
+    T_EQ(go_chan_recv(silent, &v), 0);
+    T_EQ(v, 5);
+}
+
+Test(run, a_foreign_thread_that_may_wake_somebody_is_no_deadlock) {
+    pthread_t t;
+    silent = go_chan_new(sizeof(int), 0);
+    t_start_threads(&t, 1, send_later);
+    T_EQ(go_run(recv_one, NULL), 0);
+    t_join_threads(&t, 1);
+    go_chan_free(silent);
+}
+
+static void sleep_a_while(void *arg) {
+    (void)arg;
+    T_EQ(go_sleep(100 * GO_MILLISECOND), 0);
+}
+
+Test(run, a_sleep_is_no_deadlock) {
+    T_EQ(go_run(sleep_a_while, NULL), 0);
+}
+
+static int ends[2];
+
+static void wait_for_byte(void *arg) {
+    char byte;
+    (void)arg;
+    T_EQ(go_read(ends[0], &byte, 1), 1);
+}
+
+Test(run, a_read_that_another_process_ends_is_no_deadlock) {
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    pid_t pid = fork();
+    T_ASSERT(pid >= 0);
+    if (pid == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);
+        _exit(write(ends[1], "x", 1) == 1 ? 0 : 1);
+    }
+    T_EQ(go_run(wait_for_byte, NULL), 0);
+    T_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+static void quick(void *arg) {
+    int *ran = arg;
+    go_waitgroup wg = {0};
+    for (int i = 0; i < 3; i++)
+        T_EQ(go_waitgroup_spawn(&wg, count_up, ran), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+}
+
+Test(run, never_cries_deadlock_over_those_who_run, .timeout = 120) {
+    int ran = 0, n = (int)T_SCALE(t_procs() <= 2 ? 1000 : 2000 / t_procs() + 20);
+    for (int i = 0; i < n; i++)
+        T_EQ(go_run(quick, &ran), 0);
+    T_EQ(ran, 3 * n);
+}
+
+/* All but one always parked, and that one changes: never a moment without a runnable green thread.
+ * */
+static void ring_member(void *arg) {
+    go_chan **at = arg;
+    uint64_t v;
+    while (go_chan_recv(at[0], &v) == 0 && v > 0) {
+        v--;
+        T_EQ(go_chan_send(at[1], &v), 0);
+    }
+    go_chan_close(at[1]);
+}
+
+static void ring(void *arg) {
+    enum { MEMBERS = 50 };
+    go_chan *c[MEMBERS + 1];
+    (void)arg;
+    for (int i = 0; i < MEMBERS; i++)
+        c[i] = go_chan_new(sizeof(uint64_t), 0);
+    c[MEMBERS] = c[0];
+    go_waitgroup wg = {0};
+    for (int i = 0; i < MEMBERS; i++)
+        T_EQ(go_waitgroup_spawn(&wg, ring_member, &c[i]), 0);
+    T_EQ(go_chan_send(c[0], &(uint64_t){(uint64_t)T_SCALE(100000)}), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    for (int i = 0; i < MEMBERS; i++)
+        go_chan_free(c[i]);
+}
+
+Test(run, a_token_that_wanders_is_no_deadlock, .timeout = 120) {
+    T_EQ(go_run(ring, NULL), 0);
+}
