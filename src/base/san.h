@@ -124,7 +124,7 @@ static inline void rt_san_released(void *word) {
 static inline unsigned rt_san_stack_register(void *low, void *high) {
     (void)low, (void)high;
 #ifdef RT_VALGRIND
-    return VALGRIND_STACK_REGISTER(low, (char *)high - 1);
+    return VALGRIND_STACK_REGISTER(low, high); /* a new context begins with sp == high */
 #else
     return 0;
 #endif

@@ -153,6 +153,13 @@ int rt_sys_guard(void *p, size_t bytes, bool *light) {
     return err;
 }
 
+bool rt_sys_guard_holds(const void *p) {
+    int saved = errno;
+    bool holds = access(p, F_OK) < 0 && errno == EFAULT; /* readable: an empty name, ENOENT */
+    errno = saved;
+    return holds;
+}
+
 void rt_sys_discard(void *p, size_t bytes) {
     int saved = errno;
     madvise(p, bytes, MADV_DONTNEED);

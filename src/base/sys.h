@@ -28,6 +28,8 @@ void rt_sys_unmap(void *p, size_t bytes);
 /* Make [p, p + bytes) fault on access. Tries MADV_GUARD_INSTALL, which splits no mapping, when
  * *light; clears it when the kernel does not know it, and uses mprotect. 0 or -errno. */
 int rt_sys_guard(void *p, size_t bytes, bool *light);
+/* Is the page really out of reach? An emulator may take the advice for a hint, and do nothing. */
+bool rt_sys_guard_holds(const void *p);
 /* Give the pages back to the system; contents become zero. */
 void rt_sys_discard(void *p, size_t bytes);
 size_t rt_sys_page_size(void);

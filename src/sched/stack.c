@@ -57,6 +57,10 @@ int rt_stack_start(unsigned procs, unsigned cls) {
     if (!probe)
         return -ENOMEM;
     int err = rt_sys_guard(probe, page, &light_guards);
+    if (err == 0 && light_guards && !rt_sys_guard_holds(probe)) {
+        light_guards = false;
+        err = rt_sys_guard(probe, page, &light_guards);
+    }
     rt_sys_unmap(probe, 2 * page);
     if (err)
         return err;

@@ -1,28 +1,32 @@
-/* waitgroup.c: waiters go on at 0, each time, and then it may be freed. */
+/* waitgroup.c - the last done lets all waiters go, and has left the memory when they go on. */
 #include "t_unit.h"
 
 #include "base/fault.h"
 
-#include <sys/mman.h>
-
-static int count(int n) {
-    return (int)T_SCALE(t_procs() <= 8 ? n : n / 4);
+static void done(void *wg) {
+    go_waitgroup_done(wg);
 }
 
-static void done(void *arg) {
-    go_waitgroup_done(arg);
+static uint32_t ran;
+
+static void run(void *arg T_UNUSED) {
+    rt_fetch_add(&ran, 1);
 }
 
-static void count_up(void *counter) {
-    rt_fetch_add((int *)counter, 1);
+static long rounds(long n) {
+    return T_SCALE(t_procs() <= 8 ? n : n / 4);
 }
 
-Test(waitgroup, at_zero_nobody_waits) {
+/* ---- counting --------------------------------------------------------------------------------- */
+
+Test(waitgroup, zero_is_not_waited_for_and_needs_no_runtime) {
     go_waitgroup wg = {0};
     T_EQ(go_waitgroup_wait(&wg), 0);
-    go_waitgroup_add(&wg, 5);
-    go_waitgroup_add(&wg, -4);
     go_waitgroup_add(&wg, 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    go_waitgroup_add(&wg, 5);
+    go_waitgroup_add(&wg, -3);
+    go_waitgroup_done(&wg);
     go_waitgroup_done(&wg);
     T_EQ(go_waitgroup_wait(&wg), 0);
     go_waitgroup_add(&wg, INT32_MAX);
@@ -30,187 +34,406 @@ Test(waitgroup, at_zero_nobody_waits) {
     T_EQ(go_waitgroup_wait(&wg), 0);
 }
 
-GTest(waitgroup, waits_for_all_and_can_be_used_again) {
+static void done_too_often(void) {
     go_waitgroup wg = {0};
-    int ran = 0;
-    for (int round = 1; round <= count(400); round++) {
-        for (int i = 0; i < 10; i++)
-            T_EQ(go_waitgroup_spawn(&wg, count_up, &ran), 0);
-        T_EQ(go_waitgroup_wait(&wg), 0);
-        T_EQ(rt_load_acquire(&ran), 10 * round);
-    }
+    go_waitgroup_add(&wg, 2);
+    for (int i = 0; i < 3; i++)
+        go_waitgroup_done(&wg);
 }
 
-/* ---- many waiters -----------------------------------------------------------------------------
- * */
-
-static struct {
-    go_waitgroup wg;
-    int open, passed, begun;
-} gate;
-
-static void wait_at_gate(void *arg) {
-    (void)arg;
-    rt_fetch_add(&gate.begun, 1);
-    T_EQ(go_waitgroup_wait(&gate.wg), 0);
-    T_EQ(rt_load_acquire(&gate.open), 1);
-    rt_fetch_add(&gate.passed, 1);
-}
-static void *wait_at_gate_thread(void *arg) {
-    wait_at_gate(arg);
-    return NULL;
-}
-
-Test(waitgroup, releases_all_waiters_of_all_kinds) {
-    enum { GREEN = 50, THREADS = 4 };
-    T_EQ(go_start(NULL), 0);
-    for (int round = 0; round < 20; round++) {
-        pthread_t t[THREADS];
-        memset(&gate, 0, sizeof gate);
-        go_waitgroup_add(&gate.wg, 2);
-        for (int i = 0; i < GREEN; i++)
-            T_SPAWN(wait_at_gate, NULL);
-        t_start_threads(t, THREADS, wait_at_gate_thread);
-        T_AWAIT(rt_load_acquire(&gate.begun) >= (round % 2 ? GREEN + THREADS : 5));
-        go_waitgroup_done(&gate.wg);
-        T_EQ(rt_load_acquire(&gate.passed), 0);
-        rt_store_release(&gate.open, 1);
-        go_waitgroup_done(&gate.wg);
-        t_join_threads(t, THREADS);
-        T_AWAIT(rt_load_acquire(&gate.passed) == GREEN + THREADS);
-        T_EQ(gate.wg.rt_count, 0);
-        T_ASSERT(!gate.wg.rt_waiters);
-    }
-    t_stop();
-}
-
-/* ---- misuse -----------------------------------------------------------------------------------
- * */
-
-static void below_zero(void) {
+static void add_too_little(void) {
     go_waitgroup wg = {0};
-    go_waitgroup_add(&wg, 1);
-    go_waitgroup_done(&wg);
-    go_waitgroup_done(&wg);
+    go_waitgroup_add(&wg, 3);
+    go_waitgroup_add(&wg, -4);
 }
-static void too_many(void) {
+
+static void add_too_much(void) {
     go_waitgroup wg = {0};
     go_waitgroup_add(&wg, INT32_MAX);
     go_waitgroup_add(&wg, 1);
 }
 
-Test(waitgroup, a_count_out_of_range_is_told_and_aborts) {
-    T_DIES(SIGABRT, "gort: go_waitgroup_add: the count is below 0", below_zero());
-    T_DIES(SIGABRT, "below 0", go_waitgroup_add(&(go_waitgroup){0}, -1));
-    T_DIES(SIGABRT, "below 0", go_waitgroup_add(&(go_waitgroup){0}, INT32_MIN));
-    T_DIES(SIGABRT, "above 2^31 - 1", too_many());
+static void wait_for_ever(void *wg) {
+    go_waitgroup_wait(wg);
 }
 
-static void nothing(void *arg) {
-    (void)arg;
-}
-
-Test(waitgroup, a_failed_spawn_leaves_the_count_as_it_was) {
+static void done_too_often_beside_a_waiter(void *arg T_UNUSED) {
     go_waitgroup wg = {0};
-    T_EQ(go_waitgroup_spawn(&wg, nothing, NULL), -ENXIO);
-    T_EQ(go_waitgroup_wait(&wg), 0);
-    T_EQ(go_start(NULL), 0);
-    T_EQ(go_waitgroup_spawn(&wg, NULL, NULL), -EINVAL);
-    T_EQ(go_waitgroup_wait(&wg), 0);
-    rt_fault_arm(RT_FAULT_ALLOC, 1, false, ENOMEM);
-    T_EQ(go_waitgroup_spawn(&wg, nothing, NULL), -ENOMEM);
-    rt_fault_disarm();
-    T_EQ(wg.rt_count, 0);
-    T_EQ(go_waitgroup_wait(&wg), 0);
-    t_stop();
+    go_waitgroup_add(&wg, 1);
+    T_SPAWN(wait_for_ever, &wg);
+    T_AWAIT(rt_load_acquire(&wg.rt_waiters));
+    go_waitgroup_add(&wg, -2);
 }
 
-/* ---- whose memory -----------------------------------------------------------------------------
- * */
-
-static go_waitgroup *map_one(void) {
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    T_ASSERT(p != MAP_FAILED);
-    return p;
+Test(waitgroup, a_count_out_of_range_aborts) {
+    T_DIES(SIGABRT, "gort: go_waitgroup_add: the count is below 0", done_too_often());
+    T_DIES(SIGABRT, "gort: go_waitgroup_add: the count is below 0", add_too_little());
+    T_DIES(SIGABRT, "gort: go_waitgroup_add: the count is above 2^31 - 1", add_too_much());
+    T_DIES(SIGABRT, "gort: go_waitgroup_add: the count is below 0",
+           go_run(done_too_often_beside_a_waiter, NULL));
 }
 
-static void wait_and_unmap(int rounds) {
-    for (int i = 0; i < rounds; i++) {
-        go_waitgroup *wg = map_one();
-        int n = 1 + i % 3;
-        go_waitgroup_add(wg, n);
-        for (int k = 0; k < n; k++)
-            T_SPAWN(done, wg);
-        if (i % 4 == 0)
-            go_yield();
-        T_EQ(go_waitgroup_wait(wg), 0);
-        T_EQ(munmap(wg, 4096), 0);
+GTest(waitgroup, it_may_be_used_again_and_again) {
+    go_waitgroup wg = {0};
+    for (long i = 0; i < rounds(5000); i++) {
+        int n = (int)(i % 5);
+        go_waitgroup_add(&wg, n);
+        for (int j = 0; j < n; j++)
+            T_SPAWN(done, &wg);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        T_EQ(wg.rt_count, 0);
     }
 }
 
-static void wait_and_unmap_green(void *arg) {
-    wait_and_unmap(count(2000));
-    go_waitgroup_done(arg);
+static void run_and_spawn(void *wg) {
+    rt_fetch_add(&ran, 1);
+    go_waitgroup_add(wg, 1); /* while it counts itself: the count is not 0 */
+    T_SPAWN(done, wg);
+    go_waitgroup_done(wg);
 }
 
-Test(waitgroup, may_be_unmapped_when_wait_has_returned, .timeout = 120) {
-    go_waitgroup all = {0};
-    T_EQ(go_start(NULL), 0);
-    go_waitgroup_add(&all, 4);
-    for (int i = 0; i < 4; i++)
-        T_SPAWN(wait_and_unmap_green, &all);
-    wait_and_unmap(count(1000)); /* a foreign thread, meanwhile */
-    T_EQ(go_waitgroup_wait(&all), 0);
-    t_stop();
+GTest(waitgroup, who_is_counted_may_add) {
+    go_waitgroup wg = {0};
+    int n = (int)rounds(2000);
+    go_waitgroup_add(&wg, n);
+    for (int i = 0; i < n; i++)
+        T_SPAWN(run_and_spawn, &wg);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(rt_load_relaxed(&ran), n);
 }
 
-/* The waiter's deadline strikes at about the moment of the last done: it waits again, and frees. */
-static void wait_impatiently(int rounds) {
-    uint64_t seed = 11;
-    int late = 0;
-    for (int i = 0; i < rounds; i++) {
-        go_waitgroup *wg = map_one();
-        go_waitgroup_add(wg, 1);
-        T_SPAWN(done, wg);
-        for (int r = -1; r != 0;) {
+/* ---- waiters ---------------------------------------------------------------------------------- */
+
+static go_waitgroup shared, home;
+
+static void wait_shared(void *arg T_UNUSED) {
+    T_EQ(go_waitgroup_wait(&shared), 0);
+    rt_fetch_add(&ran, 1);
+    go_waitgroup_done(&home);
+}
+
+static void *wait_shared_thread(void *arg) {
+    T_EQ(go_waitgroup_wait(&shared), 0);
+    rt_fetch_add(&ran, 1);
+    return arg;
+}
+
+GTest(waitgroup, all_waiters_go_on_at_zero_and_not_before) {
+    enum { WAITERS = 200, THREADS = 8 };
+    pthread_t t[THREADS];
+    for (int round = 0; round < 3; round++) {
+        rt_store_relaxed(&ran, 0);
+        go_waitgroup_add(&shared, 3);
+        go_waitgroup_add(&home, WAITERS);
+        uint64_t parks = t_stats().parks;
+        for (int i = 0; i < WAITERS; i++)
+            T_SPAWN(wait_shared, NULL);
+        t_start_threads(t, THREADS, wait_shared_thread);
+        T_AWAIT(t_stats().parks >= parks + WAITERS);
+        T_EQ(rt_load_acquire(&ran), 0);
+        go_waitgroup_add(&shared, -2);
+        go_waitgroup_add(&shared, 1);
+        go_waitgroup_done(&shared);
+        for (int i = 0; i < 20; i++)
+            go_yield();
+        T_EQ(rt_load_acquire(&ran), 0);
+        go_waitgroup_done(&shared);
+        T_EQ(go_waitgroup_wait(&home), 0);
+        t_join_threads(t, THREADS);
+        T_EQ(rt_load_acquire(&ran), WAITERS + THREADS);
+    }
+}
+
+static void cancel_scope(void *scope) {
+    go_scope_cancel(scope);
+    go_waitgroup_done(&home);
+}
+
+GTest(waitgroup, a_waiter_can_be_cancelled_and_the_count_stays) {
+    go_waitgroup_add(&shared, 1);
+    for (int i = 0; i < 100; i++) {
+        go_scope s;
+        go_scope_enter(&s, GO_FOREVER);
+        go_waitgroup_add(&home, 1);
+        T_SPAWN(cancel_scope, &s);
+        T_EQ(go_waitgroup_wait(&shared), -ECANCELED);
+        T_EQ(go_waitgroup_wait(&shared), -ECANCELED); /* it is a state */
+        T_EQ(go_scope_leave(&s), -ECANCELED);
+        T_EQ(go_waitgroup_wait(&home), 0);
+        T_EQ(shared.rt_count, 1); /* and nobody waits */
+    }
+    go_waitgroup_done(&shared);
+    T_EQ(go_waitgroup_wait(&shared), 0);
+}
+
+GTest(waitgroup, one_waiter_that_gives_up_takes_no_other_with_it) {
+    go_waitgroup_add(&shared, 1);
+    go_waitgroup_add(&home, 20);
+    for (int i = 0; i < 20; i++)
+        T_SPAWN(wait_shared, NULL);
+    for (int i = 0; i < 20; i++) { /* in the middle of them, and at the ends */
+        go_scope s;
+        go_scope_enter(&s, go_now() + i * 10 * GO_MICROSECOND);
+        T_EQ(go_waitgroup_wait(&shared), -ETIMEDOUT);
+        T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    }
+    T_EQ(rt_load_acquire(&ran), 0);
+    go_waitgroup_done(&shared);
+    T_EQ(go_waitgroup_wait(&home), 0);
+    T_EQ(rt_load_acquire(&ran), 20);
+}
+
+/* ---- memory that goes away -------------------------------------------------------------------- */
+
+/* Each round has a waitgroup on a page of its own. Who has waited makes the page inaccessible at
+ * once: the last done, or whoever lets the waiters go, must not touch it any more. */
+static struct {
+    char *pages;
+    size_t page;
+    uint32_t rounds;   /* begun; helpers follow */
+    uint32_t last;
+    uint32_t helpers;
+} field;
+
+static go_waitgroup *waitgroup_of(uint32_t round) {
+    return (go_waitgroup *)(void *)(field.pages + (round - 1) * field.page);
+}
+
+static void begin_field(uint32_t last, uint32_t helpers) {
+    field.page = (size_t)sysconf(_SC_PAGESIZE);
+    field.last = last;
+    field.helpers = helpers;
+    field.pages = mmap(NULL, last * field.page, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    T_ASSERT(field.pages != MAP_FAILED);
+}
+
+static void spin(uint64_t n) {
+    while (n-- > 0)
+        rt_cpu_relax();
+}
+
+/* Once in each round, some moment after its begin. */
+static void help(uint64_t seed) {
+    for (uint32_t round = 1; round <= field.last; round++) {
+        while (rt_load_acquire(&field.rounds) < round)
+            go_id() ? go_yield() : (void)sched_yield();
+        spin(t_random(&seed) % 400);
+        if (t_random(&seed) % 8 == 0)
+            go_yield();
+        go_waitgroup_done(waitgroup_of(round));
+    }
+}
+
+static void help_green(void *arg) {
+    help((uint64_t)t_int(arg) * 31 + 1);
+    go_waitgroup_done(&home);
+}
+
+static void *help_thread(void *arg) {
+    help((uint64_t)t_int(arg) * 17 + 5);
+    return NULL;
+}
+
+/* Wait, at times with deadlines that pass right now, and take the memory away. */
+static void wait_rounds(bool timed) {
+    uint64_t seed = 3;
+    for (uint32_t round = 1; round <= field.last; round++) {
+        go_waitgroup *wg = waitgroup_of(round);
+        go_waitgroup_add(wg, (int)field.helpers);
+        rt_store_release(&field.rounds, round);
+        int r = -ETIMEDOUT;
+        for (int tries = 0; timed && r != 0 && tries < 5; tries++) {
             go_scope s;
-            go_scope_enter(&s, go_now() + (int64_t)(t_random(&seed) % 20000));
+            go_scope_enter(&s, go_now() + (int64_t)(t_random(&seed) % 20) * GO_MICROSECOND);
             r = go_waitgroup_wait(wg);
             T_ASSERT(r == 0 || r == -ETIMEDOUT, "%d", r);
-            T_EQ(go_scope_leave(&s), r);
-            late += r != 0;
+            int left = go_scope_leave(&s);
+            T_ASSERT(r == 0 || left == -ETIMEDOUT, "%d", left);
         }
-        T_EQ(munmap(wg, 4096), 0);
+        if (r != 0)
+            T_EQ(go_waitgroup_wait(wg), 0);
+        T_EQ(mprotect(wg, field.page, PROT_NONE), 0);
     }
-    (void)late;
 }
 
-static void wait_impatiently_green(void *arg) {
-    wait_impatiently(count(2000));
-    go_waitgroup_done(arg);
+static void field_of_green_helpers(bool timed, uint32_t n, uint32_t helpers) {
+    begin_field(n, helpers);
+    go_waitgroup_add(&home, (int)helpers);
+    for (uint32_t i = 0; i < helpers; i++)
+        T_SPAWN(help_green, t_ptr(i));
+    wait_rounds(timed);
+    T_EQ(go_waitgroup_wait(&home), 0);
 }
 
-Test(waitgroup, may_be_unmapped_after_a_wait_that_was_late_and_one_that_was_not, .timeout = 120) {
-    go_waitgroup all = {0};
+static void field_of_threads(bool timed, uint32_t n, int helpers) {
+    pthread_t t[4];
+    begin_field(n, (uint32_t)helpers);
+    t_start_threads(t, helpers, help_thread);
+    wait_rounds(timed);
+    t_join_threads(t, helpers);
+}
+
+GTest(waitgroup, memory_may_go_when_green_threads_are_done, .timeout = 120) {
+    field_of_green_helpers(false, (uint32_t)rounds(5000), 3);
+}
+
+GTest(waitgroup, memory_may_go_when_other_threads_are_done, .timeout = 120) {
+    field_of_threads(false, (uint32_t)rounds(5000), 2);
+}
+
+GTest(waitgroup, a_deadline_may_come_with_the_last_done, .timeout = 120) {
+    field_of_green_helpers(true, (uint32_t)rounds(5000), 2);
+}
+
+GTest(waitgroup, a_deadline_may_come_with_the_last_done_of_a_thread, .timeout = 120) {
+    field_of_threads(true, (uint32_t)rounds(5000), 1);
+}
+
+Test(waitgroup, a_thread_that_waits_may_free_it, .timeout = 120) {
     T_EQ(go_start(NULL), 0);
-    go_waitgroup_add(&all, 4);
-    for (int i = 0; i < 4; i++)
-        T_SPAWN(wait_impatiently_green, &all);
-    wait_impatiently(count(1000));
-    T_EQ(go_waitgroup_wait(&all), 0);
+    field_of_green_helpers(false, (uint32_t)rounds(3000), 2);
+    munmap(field.pages, field.last * field.page);
+    rt_store_relaxed(&field.rounds, 0);
+    field_of_green_helpers(true, (uint32_t)rounds(3000), 2);
+    munmap(field.pages, field.last * field.page);
+    t_stop();
+    rt_store_relaxed(&field.rounds, 0);
+    field_of_threads(true, (uint32_t)rounds(3000), 1);
+}
+
+/* The last of several waiters frees it. One that comes when the count is already 0 must wait, too,
+ * until the others have been let go. */
+static struct {
+    uint32_t left, page_gone;
+} party;
+enum { PARTY = 4 };
+
+static void wait_in_party(uint64_t seed) {
+    for (uint32_t round = 1; round <= field.last; round++) {
+        while (rt_load_acquire(&field.rounds) < round)
+            go_id() ? go_yield() : (void)sched_yield();
+        spin(t_random(&seed) % 300);
+        T_EQ(go_waitgroup_wait(waitgroup_of(round)), 0);
+        if (rt_fetch_add(&party.left, 1) + 1 == PARTY * round) {
+            T_EQ(mprotect(waitgroup_of(round), field.page, PROT_NONE), 0);
+            rt_store_release(&party.page_gone, round);
+        }
+    }
+}
+
+static void wait_in_party_green(void *arg) {
+    wait_in_party((uint64_t)t_int(arg) * 7 + 9);
+    go_waitgroup_done(&home);
+}
+
+static void *wait_in_party_thread(void *arg) {
+    wait_in_party((uint64_t)t_int(arg) * 11 + 2);
+    return NULL;
+}
+
+GTest(waitgroup, the_last_of_many_waiters_may_free_it, .timeout = 120) {
+    pthread_t t[PARTY / 2];
+    uint64_t seed = 8;
+    begin_field((uint32_t)rounds(2000), 1);
+    go_waitgroup_add(&home, PARTY / 2);
+    for (int i = 0; i < PARTY / 2; i++)
+        T_SPAWN(wait_in_party_green, t_ptr(i));
+    t_start_threads(t, PARTY / 2, wait_in_party_thread);
+    for (uint32_t round = 1; round <= field.last; round++) {
+        go_waitgroup_add(waitgroup_of(round), 1);
+        rt_store_release(&field.rounds, round);
+        spin(t_random(&seed) % 500);
+        if (round % 2)
+            go_yield();
+        go_waitgroup_done(waitgroup_of(round));
+        while (rt_load_acquire(&party.page_gone) != round)
+            go_yield();
+    }
+    T_EQ(go_waitgroup_wait(&home), 0);
+    t_join_threads(t, PARTY / 2);
+}
+
+/* ---- go_waitgroup_spawn ----------------------------------------------------------------------- */
+
+static int results[2000];
+
+static void put_result(void *arg) {
+    results[t_int(arg)] = (int)t_int(arg) + 1; /* plain: the wait makes it visible */
+}
+
+GTest(waitgroup, spawn_counts_and_its_effects_are_seen) {
+    go_waitgroup wg = {0};
+    int n = (int)rounds(T_COUNT(results));
+    for (int i = 0; i < n; i++)
+        T_EQ(go_waitgroup_spawn(&wg, put_result, t_ptr(i)), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(wg.rt_count, 0);
+    for (int i = 0; i < n; i++)
+        T_EQ(results[i], i + 1);
+}
+
+static void *spawn_from_thread(void *arg) {
+    for (int i = 0; i < 100; i++)
+        T_EQ(go_waitgroup_spawn(&shared, run, NULL), 0);
+    return arg;
+}
+
+Test(waitgroup, threads_may_spawn_and_wait) {
+    T_EQ(go_start(NULL), 0);
+    go_waitgroup_add(&shared, 1);
+    t_threads(4, spawn_from_thread);
+    go_waitgroup_done(&shared);
+    T_EQ(go_waitgroup_wait(&shared), 0);
+    T_EQ(rt_load_relaxed(&ran), 400);
     t_stop();
 }
 
-/* On a stack frame that is gone at once. */
-static void nested(void *arg) {
-    intptr_t depth = t_int(arg);
-    go_waitgroup wg = {0};
-    for (int i = 0; depth > 0 && i < 3; i++)
-        T_EQ(go_waitgroup_spawn(&wg, nested, t_ptr(depth - 1)), 0);
-    T_EQ(go_waitgroup_wait(&wg), 0);
+static void count_is_as_it_was(go_waitgroup *wg, uint32_t before) {
+    T_EQ(rt_load_relaxed(&wg->rt_count), before);
 }
 
-GTest(waitgroup, trees_of_them_on_stacks_end) {
-    for (int i = 0; i < 10; i++)
-        nested(t_ptr(T_SCALE(100) > 20 ? 7 : 5));
+Test(waitgroup, a_spawn_that_fails_leaves_the_count) {
+    go_waitgroup wg = {0};
+    T_EQ(go_waitgroup_spawn(&wg, run, NULL), -ENXIO);
+    T_EQ(go_waitgroup_spawn(&wg, NULL, NULL), -EINVAL);
+    count_is_as_it_was(&wg, 0);
+    T_EQ(go_start(NULL), 0);
+    go_waitgroup_add(&wg, 7);
+    rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
+    T_EQ(go_waitgroup_spawn(&wg, run, NULL), -ENOMEM);
+    rt_fault_disarm();
+    count_is_as_it_was(&wg, 7);
+    T_EQ(go_waitgroup_spawn(&wg, NULL, NULL), -EINVAL);
+    count_is_as_it_was(&wg, 7);
+    t_stop();
+    T_EQ(go_waitgroup_spawn(&wg, run, NULL), -ENXIO);
+    count_is_as_it_was(&wg, 7);
+    T_EQ(rt_load_relaxed(&ran), 0);
+}
+
+/* The spawn itself fails, not the memory for its arguments. */
+Test(waitgroup, a_spawn_at_the_limit_leaves_the_count_and_wakes_no_waiter) {
+    struct go_options o = GO_OPTIONS_INIT;
+    go_waitgroup wg = {0};
+    o.max_tasks = 50;
+    T_EQ(go_start(&o), 0);
+    go_waitgroup_add(&shared, 1);
+    int err, n = 0;
+    while ((err = go_spawn(wait_for_ever, &shared)) == 0)
+        n++;
+    T_EQ(err, -EAGAIN);
+    for (int i = 0; i < 100; i++) {
+        err = go_waitgroup_spawn(&wg, run, NULL);
+        T_EQ(err, -EAGAIN);
+        count_is_as_it_was(&wg, 0);
+    }
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    go_waitgroup_done(&shared);
+    T_AWAIT(t_stats().tasks_live == 0);
+    T_EQ(go_waitgroup_spawn(&wg, run, NULL), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(rt_load_relaxed(&ran), 1);
+    t_stop();
+    T_ASSERT(n >= 49 && n <= 51, "%d", n);
 }
