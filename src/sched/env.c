@@ -52,7 +52,9 @@ void rt_env_read(struct rt_env *e) {
     const char *chaos = getenv("GORT_CHAOS");
     if (chaos && *chaos) {
         char *end;
+        int saved = errno;
         double p = strtod(chaos, &end);
+        errno = saved;
         if (*end == 0 && p >= 0 && p <= 1)
             e->chaos = p;
         else

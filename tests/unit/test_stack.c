@@ -1,32 +1,127 @@
-/* stack.c - each green thread has a stack of its size with a guard below it, and gives it back. */
+/* stack.c: sizes, guards, reuse. */
 #include "t_unit.h"
 
 #include "base/fault.h"
-#include "base/sys.h"
 #include "sched/g.h"
 #include "sched/stack.h"
 
+#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-enum { KB = 1024, MB = 1024 * KB, MAX_STACK = 8 * MB, SLAB = 64 * MB };
+/* ---- classes ---------------------------------------------------------------------------------- */
 
-/* TSan has no more than 8,128 threads, and each stack that was ever used counts as one. */
-#ifdef T_TSAN
-enum { MOST_STACKS = 4000 };
-#else
-enum { MOST_STACKS = 100000 };
-#endif
-
-static void nothing(void *arg T_UNUSED) {
+Test(stack, classes_are_powers_of_two_from_16k_to_8m) {
+    static const struct {
+        size_t bytes;
+        int size_class;
+    } table[] = {{0, -EINVAL},       {1, -EINVAL},           {16383, -EINVAL},
+                 {16384, 0},         {16385, 1},             {32768, 1},
+                 {65536, 2},         {65537, 3},             {256 << 10, 4},
+                 {1 << 20, 6},       {(8 << 20) - 1, 9},     {8 << 20, 9},
+                 {(8 << 20) + 1, -EINVAL}, {SIZE_MAX, -EINVAL}};
+    for (size_t i = 0; i < T_COUNT(table); i++)
+        T_EQ(rt_stack_class(table[i].bytes), table[i].size_class);
+    for (unsigned c = 0; c < RT_STACK_CLASSES; c++)
+        T_EQ(rt_stack_class(rt_stack_slot_bytes(c)), c);
 }
 
-static void done(void *wg) {
-    go_waitgroup_done(wg);
+/* ---- slots, without a runtime ------------------------------------------------------------------ */
+
+static void check_slot(struct rt_stack *s, unsigned c) {
+    size_t bytes = rt_stack_slot_bytes(c), page = 4096;
+    uintptr_t base = (uintptr_t)s & ~(uintptr_t)(bytes - 1);
+    T_EQ(s->size_class, c);
+    T_EQ((uintptr_t)s + sizeof *s, base + bytes); /* at the top of an aligned slot */
+    size_t guard = (size_t)((uintptr_t)s->low - base);
+    T_EQ(guard, bytes / 16 > page ? bytes / 16 : page);
+    uintptr_t top = (uintptr_t)rt_stack_top(s);
+    T_EQ(top % 16, 0);
+    T_ASSERT(top <= (uintptr_t)s && top > (uintptr_t)s - 1024);
+    s->low[0] = 1; /* usable from end to end */
+    ((char *)top)[-1] = 1;
 }
+
+Test(stack, slots_are_aligned_guarded_and_apart) {
+    enum { N = 40 };
+    struct rt_stack *s[N];
+    T_EQ(rt_stack_start(2, 4), 0);
+    for (unsigned c = 0; c < RT_STACK_CLASSES; c++) {
+        for (int i = 0; i < N; i++) {
+            T_ASSERT(s[i] = rt_stack_get(c));
+            check_slot(s[i], c);
+            for (int k = 0; k < i; k++)
+                T_ASSERT((uintptr_t)s[i] >> (RT_STACK_MIN_SHIFT + c) !=
+                         (uintptr_t)s[k] >> (RT_STACK_MIN_SHIFT + c));
+        }
+        for (int i = 0; i < N; i++)
+            rt_stack_put(s[i]);
+        size_t mapped, cached;
+        rt_stack_stats(&mapped, &cached);
+        T_EQ(cached, (c + 1) * N);
+        for (int i = 0; i < N; i++) /* what was put is got again, nothing new is mapped */
+            T_ASSERT(s[i] = rt_stack_get(c));
+        size_t now, left;
+        rt_stack_stats(&now, &left);
+        T_EQ(now, mapped);
+        T_EQ(left, c * N);
+        for (int i = 0; i < N; i++)
+            rt_stack_put(s[i]);
+    }
+    rt_stack_stop();
+}
+
+static void touch_guard(unsigned c, bool lowest) {
+    T_EQ(rt_stack_start(1, 0), 0);
+    struct rt_stack *a = rt_stack_get(c), *b = rt_stack_get(c);
+    T_ASSERT(a && b);
+    uintptr_t slot = rt_stack_slot_bytes(c);
+    volatile char *guard = lowest ? (char *)((uintptr_t)b & ~(slot - 1)) : b->low - 1;
+    *guard = 1;
+}
+
+Test(stack, a_guard_kills_whoever_touches_it) {
+    T_DIES(SIGSEGV, NULL, touch_guard(0, false));
+    T_DIES(SIGSEGV, NULL, touch_guard(0, true));
+    T_DIES(SIGSEGV, NULL, touch_guard(4, false));
+    T_DIES(SIGSEGV, NULL, touch_guard(9, true));
+}
+
+Test(stack, all_is_given_back) {
+    struct rt_stack *s;
+    T_EQ(rt_stack_start(2, 4), 0);
+    rt_stack_stop();
+    struct t_usage before = t_usage();
+    for (int i = 0; i < 3; i++) {
+        T_EQ(rt_stack_start(2, 4), 0);
+        for (unsigned c = 0; c < RT_STACK_CLASSES; c++)
+            for (int k = 0; k < 20; k++)
+                T_ASSERT(s = rt_stack_get(c));
+        rt_stack_stop();
+        T_SAME_USAGE(before);
+    }
+}
+
+Test(stack, without_memory_there_is_no_stack_and_no_slot_is_lost) {
+    T_EQ(rt_stack_start(1, 4), 0);
+    rt_fault_arm(RT_FAULT_GUARD, 1, true, ENOMEM);
+    for (int i = 0; i < 1000; i++)
+        T_ASSERT(!rt_stack_get(4));
+    rt_fault_disarm();
+    rt_fault_arm(RT_FAULT_MMAP, 1, true, ENOMEM);
+    T_ASSERT(!rt_stack_get(2)); /* its first slab */
+    T_EQ(rt_stack_reserve(100000), -ENOMEM);
+    rt_fault_disarm();
+    struct rt_stack *a = rt_stack_get(4), *b = rt_stack_get(2);
+    T_ASSERT(a && b);
+    check_slot(a, 4);
+    check_slot(b, 2);
+    rt_stack_stop();
+}
+
+/* ---- on green threads ------------------------------------------------------------------------- */
 
 static int spawn_sized(size_t bytes, void (*fn)(void *), void *arg) {
     struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
@@ -34,399 +129,169 @@ static int spawn_sized(size_t bytes, void (*fn)(void *), void *arg) {
     return go_spawn_with(&o, fn, arg);
 }
 
-/* A crowd that parks until it is let go. */
-static struct {
-    go_waitgroup gate, home;
-    uint32_t parking;
-} crowd;
-
-static void wait_at_the_gate(void *arg T_UNUSED) {
-    rt_fetch_add(&crowd.parking, 1);
-    T_EQ(go_waitgroup_wait(&crowd.gate), 0);
-    go_waitgroup_done(&crowd.home);
+/* `bytes` of stack in frames of a kilobyte, each written and checked. */
+static __attribute__((noinline)) int use_stack(int64_t bytes) {
+    volatile char frame[1024];
+    for (size_t i = 0; i < sizeof frame; i += 64)
+        frame[i] = (char)(bytes >> 10);
+    int below = bytes > 2048 ? use_stack(bytes - 1024 - 128) : 0;
+    for (size_t i = 0; i < sizeof frame; i += 64)
+        T_EQ(frame[i], (char)(bytes >> 10));
+    return below + 1;
 }
 
-static void close_gate(void) {
-    rt_store_relaxed(&crowd.parking, 0);
-    go_waitgroup_add(&crowd.gate, 1);
+static void use_and_count(void *arg) {
+    struct rt_stack *s = rt_self()->stack;
+    char here;
+    T_ASSERT(&here > s->low && &here < (char *)s);
+    int64_t room = &here - s->low - 4096;
+#if defined(T_ASAN) || defined(T_TSAN)
+    room /= 4; /* frames are bigger there */
+#endif
+    use_stack(room);
+    rt_fetch_add((int *)arg, 1);
 }
 
-static void gather(int n, size_t stack) {
-    go_waitgroup_add(&crowd.home, n);
-    for (int i = 0; i < n; i++)
-        T_EQ(spawn_sized(stack, wait_at_the_gate, NULL), 0);
+Test(stack, every_size_can_be_used_to_its_end) {
+    int ran = 0, n = 0;
+    T_EQ(go_start(NULL), 0);
+    for (size_t bytes = 16 << 10; bytes <= 8 << 20; bytes = bytes * 3 / 2, n++)
+        T_EQ(spawn_sized(bytes, use_and_count, &ran), 0);
+    T_EQ(spawn_sized(8 << 20, use_and_count, &ran), 0);
+    T_AWAIT(rt_load_acquire(&ran) == n + 1);
+    t_stop();
 }
 
-static void disperse(void) {
-    go_waitgroup_done(&crowd.gate);
-    T_EQ(go_waitgroup_wait(&crowd.home), 0);
+Test(stack, sizes_out_of_range_are_refused) {
+    static const size_t bad[] = {1, 4096, 16383, (8 << 20) + 1, SIZE_MAX};
+    int ran = 0;
+    T_EQ(go_start(NULL), 0);
+    for (size_t i = 0; i < T_COUNT(bad); i++)
+        T_EQ(spawn_sized(bad[i], use_and_count, &ran), -EINVAL);
+    T_EQ(spawn_sized(0, use_and_count, &ran), 0); /* the default */
+    T_AWAIT(t_stats().tasks_live == 0);
+    T_EQ(ran, 1);
+    t_stop();
 }
 
-/* ---- overflow ---------------------------------------------------------------------------------
- * */
+static void check_alignment(void *arg) {
+    (void)arg;
+    double v[4] __attribute__((aligned(16)));
+    volatile double *p = v;
+    for (int i = 0; i < 4; i++)
+        p[i] = i * 1.5;
+    T_EQ((uintptr_t)v % 16, 0);
+    T_EQ((uintptr_t)__builtin_frame_address(0) % 16, 0);
+    T_ASSERT(p[3] == 4.5);
+    char text[64]; /* libc uses aligned vector moves */
+    snprintf(text, sizeof text, "%.3f %d", p[3], 7);
+    T_STR_EQ(text, "4.500 7");
+}
 
-static volatile bool endless = true;
+GTest(stack, frames_are_aligned) {
+    for (int i = 0; i < 100; i++) { /* every colour */
+        T_SPAWN(check_alignment, NULL);
+        T_EQ(spawn_sized(16 << 10, check_alignment, NULL), 0);
+    }
+    T_AWAIT(t_stats().tasks_live == 1);
+}
+
+static void short_lived(void *arg) {
+    rt_fetch_add((int *)arg, 1);
+}
+
+Test(stack, those_of_the_dead_are_used_again) {
+    int ran = 0, n = (int)T_SCALE(20000);
+    T_EQ(go_start(NULL), 0);
+    for (int i = 0; i < n; i++) {
+        if (i % 4 == 0)
+            T_EQ(spawn_sized(1 << 20, short_lived, &ran), 0);
+        else
+            T_SPAWN(short_lived, &ran);
+        if (i % 100 == 99)
+            T_AWAIT(t_stats().tasks_live == 0);
+    }
+    T_AWAIT(rt_load_acquire(&ran) == n);
+    /* Each P keeps some Gs, and each of these stands for a stack. */
+    size_t each = rt_stack_slot_bytes(rt.stack_class), slabs = 4 * ((size_t)64 << 20);
+    T_ASSERT(t_stats().stacks_mapped <= (rt_g_cache + 512) * each * rt.procs + slabs);
+    t_stop();
+}
+
+/* ---- overflow --------------------------------------------------------------------------------- */
+
+static char *guard_low, *guard_high;
+
+static void on_segv(int sig, siginfo_t *info, void *context) {
+    (void)sig, (void)context;
+    char *at = info->si_addr;
+    bool hit = at >= guard_low && at < guard_high;
+    const char *text = hit ? "in its guard\n" : "elsewhere\n";
+    ssize_t n = write(2, text, strlen(text));
+    (void)n;
+    signal(SIGSEGV, SIG_DFL); /* the second time it dies */
+}
+
+static void watch_segv(void) {
+    struct sigaction sa = {.sa_sigaction = on_segv, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    T_EQ(sigaction(SIGSEGV, &sa, NULL), 0);
+}
 
 static __attribute__((noinline)) int recurse(int depth) {
-    volatile char frame[100];
+    volatile char frame[512];
+    frame[depth % 512] = 1;
+    return depth < 0 ? 0 : recurse(depth + 1) + frame[0];
+}
+
+static __attribute__((noinline)) int big_frames(int depth) {
+    volatile char frame[128 << 10]; /* could step over the guard, but for the compiler's probes */
     frame[0] = (char)depth;
-    return endless ? recurse(depth + 1) + frame[0] : 0;
+    return depth < 0 ? 0 : big_frames(depth + 1) + frame[0];
 }
 
-static void overflow_by_recursion(void *arg T_UNUSED) {
-    recurse(0);
+static void overflow(void *arg) {
+    struct rt_stack *s = rt_self()->stack;
+    guard_high = s->low;
+    guard_low = (char *)((uintptr_t)s & ~(rt_stack_slot_bytes(s->size_class) - 1));
+    if (arg)
+        big_frames(0);
+    else
+        recurse(0);
 }
 
-static __attribute__((noinline)) void touch_a_megabyte(void) {
-    volatile char big[MB];
-    for (size_t at = sizeof big; at >= 4096; at -= 4096)
-        big[at - 1] = 1;
+static void neighbour(void *arg) {
+    volatile uint64_t pattern[64];
+    for (int i = 0; i < 64; i++)
+        pattern[i] = (uintptr_t)&pattern[i];
+    T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
+    (void)arg;
 }
 
-static void overflow_by_an_array(void *arg T_UNUSED) {
-    touch_a_megabyte();
-}
-
-Test(stack, an_overflow_dies) {
-    T_DIES(SIGSEGV, NULL, go_run(overflow_by_recursion, NULL));
-    T_DIES(SIGSEGV, NULL, go_run(overflow_by_an_array, NULL));
-}
-
-static void overflow_of_size(void *arg) {
-    T_EQ(spawn_sized((size_t)t_int(arg), overflow_by_recursion, NULL), 0);
-    for (;;)
-        go_sleep(GO_SECOND);
-}
-
-Test(stack, an_overflow_dies_in_every_size) {
-    for (intptr_t bytes = 16 * KB; bytes <= MB; bytes *= 4)
-        T_DIES(SIGSEGV, NULL, go_run(overflow_of_size, t_ptr(bytes)));
-#ifndef T_TSAN /* whose shadow of the calls is smaller than this */
-    T_DIES(SIGSEGV, NULL, go_run(overflow_of_size, t_ptr(MAX_STACK)));
-#endif
-}
-
-/* Neighbours on both sides have filled what they own. The handler of the overflow runs on the
- * worker's other stack, sees that it was the guard, and that nobody else was written to. */
-enum { NEIGHBOURS = 40, PATTERN_BYTES = 128 * KB };
-static volatile unsigned char *patterns[NEIGHBOURS];
-
-static void keep_a_pattern(void *arg) {
-    volatile unsigned char pattern[PATTERN_BYTES];
-    int me = (int)t_int(arg);
-    for (int i = 0; i < PATTERN_BYTES; i++)
-        pattern[i] = (unsigned char)(i * 7 + me);
-    patterns[me] = pattern;
-    wait_at_the_gate(NULL);
-}
-
-static bool patterns_are_whole(void) {
-    for (int me = 0; me < NEIGHBOURS; me++)
-        for (int i = 0; patterns[me] && i < PATTERN_BYTES; i++)
-            if (patterns[me][i] != (unsigned char)(i * 7 + me))
-                return false;
-    return true;
-}
-
-static void on_overflow(int sig, siginfo_t *info, void *context T_UNUSED) {
-    const struct rt_stack *s = rt_m()->g->stack;
-    const char *slot = (const char *)(s + 1) - rt_stack_slot_bytes(s->size_class);
-    const char *at = info->si_addr;
-    bool guard = at >= slot && at < s->low, whole = patterns_are_whole();
-    dprintf(2, "%s, %s\n", guard ? "the guard" : "not the guard", whole ? "whole" : "spoilt");
-    signal(sig, SIG_DFL);
-}
-
-static void overflow_between_neighbours(void *arg) {
-    struct sigaction act = {.sa_sigaction = on_overflow, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    go_waitgroup_add(&crowd.gate, 1);
-    for (int i = 0; i < NEIGHBOURS; i++) {
-        if (i == NEIGHBOURS / 2) { /* a slot in between stays free, for the culprit */
-            T_SPAWN(wait_at_the_gate, NULL);
-            T_AWAIT(rt_load_acquire(&crowd.parking) == (uint32_t)i + 1);
-        }
-        T_SPAWN(keep_a_pattern, t_ptr(i));
-    }
-    T_AWAIT(rt_load_acquire(&crowd.parking) == NEIGHBOURS + 1);
-    T_EQ(sigaction(SIGSEGV, &act, NULL), 0);
-    T_SPAWN(t_int(arg) ? overflow_by_an_array : overflow_by_recursion, NULL);
-    for (;;)
-        go_sleep(GO_SECOND);
-}
-
-Test(stack, an_overflow_hits_the_guard_and_nobody_else) {
-    T_DIES(SIGSEGV, "the guard, whole", go_run(overflow_between_neighbours, t_ptr(0)));
-    T_DIES(SIGSEGV, "the guard, whole", go_run(overflow_between_neighbours, t_ptr(1)));
-}
-
-/* ---- sizes ------------------------------------------------------------------------------------
- * */
-
-#if defined(T_ASAN) || defined(T_TSAN)
-enum { SPARE = 6 * KB }; /* their own calls need room, too */
-#else
-enum { SPARE = 2 * KB };
-#endif
-
-/* Write to all that is said to be ours. */
-static __attribute__((noinline)) int use_it_all(const char *low) {
-    volatile char frame[256];
-    for (size_t i = 0; i < sizeof frame; i += 64)
-        frame[i] = 1;
-    return (const char *)frame > low + SPARE ? use_it_all(low) + frame[64] : 0;
-}
-
-struct sized {
-    size_t bytes;
-    go_waitgroup *wg;
-};
-
-static void check_room(void *arg) {
-    struct sized sized = *(struct sized *)arg;
-    const struct rt_stack *s = rt_self()->stack;
-    size_t room = (size_t)((const char *)__builtin_frame_address(0) - s->low);
-    size_t guard = sized.bytes / 16 > rt_sys_page_size() ? sized.bytes / 16 : rt_sys_page_size();
-    T_ASSERT(room + guard + 2 * KB >= sized.bytes, "%zu of %zu", room, sized.bytes);
-    if (sized.bytes >= 64 * KB)
-        T_ASSERT(room >= sized.bytes / 16 * 14, "%zu of %zu", room, sized.bytes);
-    T_ASSERT(use_it_all(s->low) >= 0);
-    go_waitgroup_done(sized.wg);
-}
-
-GTest(stack, a_size_that_is_asked_for_is_there) {
-    go_waitgroup wg = {0};
-    static const size_t sizes[] = {16 * KB, 16 * KB + 1, 20000, 32 * KB, 64 * KB, 100 * KB,
-                                   256 * KB, MB, 3 * MB, MAX_STACK - 1, MAX_STACK};
-    struct sized sized[T_COUNT(sizes)];
-    for (size_t i = 0; i < T_COUNT(sizes); i++) {
-        sized[i] = (struct sized){sizes[i], &wg};
-        go_waitgroup_add(&wg, 1);
-        T_EQ(spawn_sized(sizes[i], check_room, &sized[i]), 0);
-    }
-    T_EQ(go_waitgroup_wait(&wg), 0);
-}
-
-GTest(stack, a_size_out_of_range_is_refused) {
-    static const size_t bad[] = {1, 4096, 16 * KB - 1, MAX_STACK + 1, 16 * MB, SIZE_MAX / 2 + 1,
-                                 SIZE_MAX};
-    uint64_t spawned = t_stats().spawned;
-    for (size_t i = 0; i < T_COUNT(bad); i++) {
-        T_EQ(spawn_sized(bad[i], nothing, NULL), -EINVAL);
-        T_EQ(rt_stack_class(bad[i]), -EINVAL);
-    }
-    T_EQ(t_stats().spawned, spawned);
-}
-
-static void check_default(void *arg) {
-    check_room(arg);
-}
-
-Test(stack, the_default_size_is_an_option) {
-    for (size_t bytes = 16 * KB; bytes <= MAX_STACK; bytes *= 8) {
-        struct go_options o = GO_OPTIONS_INIT;
-        go_waitgroup wg = {0};
-        struct sized sized = {bytes, &wg};
-        o.stack_size = bytes;
-        T_EQ(go_start(&o), 0);
-        go_waitgroup_add(&wg, 2);
-        T_SPAWN(check_default, &sized);
-        T_EQ(spawn_sized(bytes, check_default, &sized), 0); /* the default class by its size */
-        T_EQ(go_waitgroup_wait(&wg), 0);
-        t_stop();
-    }
-}
-
-/* ---- reuse ------------------------------------------------------------------------------------
- * */
-
-static bool count_one(struct rt_g *g T_UNUSED, void *n) {
-    ++*(size_t *)n;
-    return true;
-}
-
-/* What is mapped for stacks beside the promise that each struct rt_g makes. */
-static size_t mapped_for_odd_sizes(void) {
-    size_t promised = (size_t)go_procs() * RT_STACK_CACHE;
-    rt_g_each(count_one, &promised);
-    size_t slabs = (promised * rt_stack_slot_bytes(rt.stack_class) + SLAB - 1) / SLAB;
-    return t_stats().stacks_mapped - slabs * SLAB;
-}
-
-GTest(stack, stacks_are_used_again) {
-    go_waitgroup wg = {0};
-    int n = (int)T_SCALE(100000), maps = 0;
-    size_t cached = (size_t)go_procs() * (RT_STACK_CACHE + rt_g_cache) + 128;
-    for (int i = 0; i < n; i++) {
-        if (i == n / 10) /* libc has its arenas by now */
-            maps = t_usage().maps;
-        go_waitgroup_add(&wg, 1);
-        T_SPAWN(done, &wg);
-        T_EQ(go_waitgroup_wait(&wg), 0);
-    }
-    size_t mapped = t_stats().stacks_mapped;
-    T_EQ(mapped_for_odd_sizes(), 0);
-    T_ASSERT(mapped <= cached * rt_stack_slot_bytes(rt.stack_class) + SLAB, "%zu MB", mapped / MB);
-#if defined(T_ASAN) || defined(T_TSAN)
-    maps += 10000; /* theirs */
-#endif
-    T_ASSERT(t_usage().maps <= maps + t_procs() + 8, "%d, then %d", maps, t_usage().maps);
-}
-
-static void *null_task(void *arg) {
-    return arg;
-}
-
-static void burst_of_tasks(int n, size_t bytes) {
-    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
-    o.stack_size = bytes;
-    for (int i = 0; i < n; i++) {
-        go_task *t = go_task_spawn_with(&o, null_task, t_ptr(i));
-        T_ASSERT(t);
-        T_EQ(t_int(T_JOIN(t)), i);
-    }
-}
-
-GTest(stack, odd_sizes_do_not_leak) {
-    size_t mapped = 0;
-    int n = 500;
-    for (int round = 0; round < 20; round++) {
-        close_gate();
-        gather(n, 64 * KB);
-        T_AWAIT(rt_load_acquire(&crowd.parking) == (uint32_t)n);
-        disperse();
-        close_gate();
-        gather(20, MB); /* some may not have run when they are let go */
-        disperse();
-        burst_of_tasks(100, 512 * KB);
-        if (round == 1)
-            mapped = mapped_for_odd_sizes();
-    }
-    T_ASSERT(mapped_for_odd_sizes() <= mapped + SLAB, "%zu MB, then %zu MB", mapped / MB,
-             mapped_for_odd_sizes() / MB);
-}
-
-Test(stack, a_refused_spawn_gives_its_stack_back) {
-    struct go_options o = GO_OPTIONS_INIT;
-    o.max_tasks = 100;
-    T_EQ(go_start(&o), 0);
-    crowd.gate = crowd.home = (go_waitgroup){0};
-    go_waitgroup_add(&crowd.gate, 1);
-    int spawned = 0;
-    while (spawn_sized(MB, wait_at_the_gate, NULL) == 0)
-        spawned++;
-    T_ASSERT(spawned >= 98 && spawned <= 102, "%d", spawned);
-    go_waitgroup_add(&crowd.home, spawned);
-    size_t mapped = t_stats().stacks_mapped;
-    for (int i = 0; i < 1000; i++)
-        T_EQ(spawn_sized(MB, nothing, NULL), -EAGAIN);
-    T_EQ(t_stats().stacks_mapped, mapped);
-    disperse();
-    t_stop();
-}
-
-Test(stack, nothing_is_left_after_the_stop) {
-    struct t_usage before = {0};
-    for (int round = 0; round < 4; round++) {
-        if (round == 1)
-            before = t_usage();
-        T_EQ(go_start(NULL), 0);
-        crowd.gate = crowd.home = (go_waitgroup){0};
-        close_gate();
-        gather(100, 0);
-        gather(100, 32 * KB);
-        disperse();
-        for (int i = 0; i < 50; i++) /* perhaps never run */
-            T_EQ(spawn_sized(MAX_STACK, nothing, NULL), 0);
-        t_stop();
-    }
-    T_SAME_USAGE(before);
-}
-
-GTest(stack, a_hundred_thousand_parked_ones_wake, .timeout = 240) {
-    int n = (int)T_SCALE(100000);
-    if (n > MOST_STACKS)
-        n = MOST_STACKS;
-    close_gate();
-    gather(n, 0);
-    T_AWAIT(rt_load_acquire(&crowd.parking) == (uint32_t)n);
-    T_ASSERT(t_stats().tasks_live >= (uint64_t)n);
-    disperse();
-}
-
-/* ---- guards that fail -------------------------------------------------------------------------
- * */
-
-static uint32_t ran;
-
-static void run(void *arg T_UNUSED) {
-    rt_fetch_add(&ran, 1);
-}
-
-Test(stack, who_gets_no_guard_runs_later) {
-    T_EQ(go_start(NULL), 0);
-    rt_fault_arm(RT_FAULT_GUARD, 1, false, ENOMEM);
-    T_SPAWN(run, NULL);
-    T_AWAIT(rt_load_acquire(&ran) == 1);
-    T_EQ(rt_fault_points[RT_FAULT_GUARD].countdown, 0); /* it did fail */
-    rt_fault_disarm();
-    t_stop();
-}
-
-static void sleep_and_count(void *arg T_UNUSED) {
+static void overflow_beside_others(size_t bytes, bool big) {
+    watch_segv();
+    t_start((unsigned)t_procs());
     for (int i = 0; i < 20; i++)
-        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
-    rt_fetch_add(&ran, 1000);
+        T_EQ(spawn_sized(bytes, neighbour, NULL), 0);
+    T_AWAIT(t_stats().parks == 20);
+    T_EQ(spawn_sized(bytes, overflow, t_ptr(big)), 0);
+    T_AWAIT(false);
 }
 
-/* While the kernel has no guards those with a stack go on; when it has some again all run. */
-Test(stack, a_famine_of_guards_delays_only_the_new_ones) {
-    T_EQ(go_start(NULL), 0);
-    for (int i = 0; i < 4; i++)
-        T_SPAWN(sleep_and_count, NULL);
-    T_AWAIT(t_stats().parks >= 4); /* all have their stacks */
-    rt_fault_arm(RT_FAULT_GUARD, 1, true, ENOMEM);
-    for (int i = 0; i < 500; i++)
-        T_SPAWN(run, NULL);
-    T_AWAIT(rt_load_acquire(&ran) >= 4000);
-    rt_fault_disarm();
-    T_AWAIT(rt_load_acquire(&ran) == 4500);
-    t_stop();
+Test(stack, an_overflow_dies_in_its_own_guard) {
+#if defined(T_ASAN) || defined(T_TSAN)
+    const char *where = NULL; /* a sanitizer may be there first, or end otherwise */
+#else
+    const char *where = "in its guard";
+#endif
+    T_DIES(SIGSEGV, where, overflow_beside_others(0, false));
+    T_DIES(SIGSEGV, where, overflow_beside_others(16 << 10, false));
+    T_DIES(SIGSEGV, where, overflow_beside_others(1 << 20, true));
 }
 
-Test(stack, an_odd_size_without_a_guard_is_refused) {
-    T_EQ(go_start(NULL), 0);
-    T_EQ(spawn_sized(MB, run, NULL), 0);
-    T_AWAIT(rt_load_acquire(&ran) == 1);
-    size_t mapped = t_stats().stacks_mapped;
-    rt_fault_arm(RT_FAULT_GUARD, 1, true, ENOMEM);
-    int refused = 0; /* those that find a used stack in the depot need no guard */
-    for (int i = 0; i < 500; i++)
-        refused += spawn_sized(MB, run, NULL) == -EAGAIN;
-    T_ASSERT(refused > 0);
-    rt_fault_disarm();
-    T_AWAIT(rt_load_acquire(&ran) == 501 - (uint32_t)refused);
-    T_EQ(spawn_sized(MB, run, NULL), 0);
-    T_AWAIT(rt_load_acquire(&ran) == 502 - (uint32_t)refused);
-    T_EQ(t_stats().stacks_mapped, mapped);
-    t_stop();
-}
+/* ---- a kernel without light guards ------------------------------------------------------------ */
 
-Test(stack, without_memory_for_stacks_a_spawn_says_so) {
-    T_EQ(go_start(NULL), 0);
-    rt_fault_arm(RT_FAULT_MMAP, 1, true, ENOMEM);
-    int err = spawn_sized(MAX_STACK, run, NULL);
-    T_ASSERT(err == -EAGAIN || err == -ENOMEM, "%d", err);
-    rt_fault_disarm();
-    T_EQ(spawn_sized(MAX_STACK, run, NULL), 0);
-    T_AWAIT(rt_load_acquire(&ran) == 1);
-    t_stop();
-}
-
-/* ---- kernels without MADV_GUARD_INSTALL -------------------------------------------------------
- * */
-
-/* From here on madvise(MADV_GUARD_INSTALL) says -EINVAL, as it does before Linux 6.13. */
-static bool no_light_guards(void) {
+/* madvise(..., MADV_GUARD_INSTALL) says EINVAL from now on, as before Linux 6.13. */
+static void forbid_light_guards(void) {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
@@ -436,51 +301,40 @@ static bool no_light_guards(void) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {T_COUNT(code), code};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+    T_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    T_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
 }
 
-Test(stack, older_kernels_guard_by_mprotect) {
-    if (!no_light_guards())
-        T_SKIP("no seccomp filter here: %s", strerror(errno));
-    bool light = true;
-    size_t page = rt_sys_page_size();
-    char *p = rt_sys_map(2 * page);
-    T_EQ(rt_sys_guard(p, page, &light), 0);
-    T_ASSERT(!light);
-    rt_sys_unmap(p, 2 * page);
-    T_DIES(SIGSEGV, NULL, go_run(overflow_by_recursion, NULL));
-    T_DIES(SIGSEGV, "the guard, whole", go_run(overflow_between_neighbours, t_ptr(1)));
+static go_chan *silent;
+
+static void park_until_closed(void *arg) {
+    T_EQ(go_chan_recv(silent, NULL), -EPIPE);
+    rt_fetch_add((int *)arg, 1);
 }
 
-/* Each guard splits a mapping, and the kernel has a limit on them, which malloc needs, too. */
-Test(stack, older_kernels_have_a_limit_of_stacks, .timeout = 120) {
-#ifdef T_TSAN
-    T_SKIP("more stacks than TSan has threads");
+Test(stack, guards_by_mprotect_are_guards_and_their_number_is_bounded, .timeout = 120) {
+    int ended = 0, n = 0, r = 0;
+    forbid_light_guards();
+    T_DIES(SIGSEGV, NULL, touch_guard(0, false));
+    T_DIES(SIGSEGV, NULL, touch_guard(9, true));
+    silent = go_chan_new(0, 0);
+    T_EQ(go_start(NULL), 0);
+#if defined(T_ASAN) || defined(T_TSAN)
+    int most = 1000;
+#else
+    int most = 200000;
 #endif
-    if (rt_sys_max_maps() > 200000)
-        T_SKIP("vm.max_map_count is %zu: this would take too long", rt_sys_max_maps());
-    if (!no_light_guards())
-        T_SKIP("no seccomp filter here: %s", strerror(errno));
-    struct go_options o = GO_OPTIONS_INIT;
-    o.stack_size = 16 * KB;
-    T_EQ(go_start(&o), 0);
-    int n = 0, err;
-    go_waitgroup_add(&crowd.gate, 1);
-    while ((err = go_spawn(wait_at_the_gate, NULL)) == 0)
+    while (n < most && (r = go_spawn(park_until_closed, &ended)) == 0)
         n++;
-    T_EQ(err, -EAGAIN);
-    T_ASSERT(n >= 1000 && (size_t)n <= rt_sys_max_maps() / 2, "%d", n);
-    T_EQ(spawn_sized(256 * KB, nothing, NULL), -EAGAIN); /* all sizes share the limit */
-    T_AWAIT(rt_load_acquire(&crowd.parking) == (uint32_t)n); /* each has got its stack */
-    void *p = rt_sys_map(MB);
-    T_ASSERT(p);
-    rt_sys_unmap(p, MB);
-    go_waitgroup_add(&crowd.home, n);
-    disperse();
+    if (most > 1000) {
+        T_EQ(r, -EAGAIN);
+        T_ASSERT(n > 10000, "%d", n);
+    }
+    T_EQ(go_chan_close(silent), 0);
+    T_AWAIT(rt_load_acquire(&ended) == n); /* the program goes on */
+    T_SPAWN(short_lived, &ended);
     T_AWAIT(t_stats().tasks_live == 0);
-    go_waitgroup_add(&crowd.home, 1);
-    T_SPAWN(done, &crowd.home); /* and they may be used again */
-    T_EQ(go_waitgroup_wait(&crowd.home), 0);
+    T_EQ(ended, n + 1);
     t_stop();
+    go_chan_free(silent);
 }

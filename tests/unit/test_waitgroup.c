@@ -193,6 +193,7 @@ static struct {
     uint32_t rounds;   /* begun; helpers follow */
     uint32_t last;
     uint32_t helpers;
+    go_chan *begin[4]; /* a token for each helper and round */
 } field;
 
 static go_waitgroup *waitgroup_of(uint32_t round) {
@@ -206,6 +207,21 @@ static void begin_field(uint32_t last, uint32_t helpers) {
     field.pages = mmap(NULL, last * field.page, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     T_ASSERT(field.pages != MAP_FAILED);
+    for (uint32_t i = 0; i < helpers; i++)
+        T_ASSERT(field.begin[i] = go_chan_new(0, 1));
+}
+
+static void end_field(void) {
+    for (uint32_t i = 0; i < field.helpers; i++)
+        go_chan_free(field.begin[i]);
+    munmap(field.pages, field.last * field.page);
+    rt_store_relaxed(&field.rounds, 0);
+}
+
+static void begin_round(uint32_t round) {
+    rt_store_release(&field.rounds, round);
+    for (uint32_t i = 0; i < field.helpers; i++)
+        T_EQ(go_chan_send(field.begin[i], NULL), 0);
 }
 
 static void spin(uint64_t n) {
@@ -213,11 +229,18 @@ static void spin(uint64_t n) {
         rt_cpu_relax();
 }
 
+/* Awake already, when it comes soon. */
+static void await_round(uint32_t round, int helper) {
+    for (int i = 0; i < 1000 && rt_load_acquire(&field.rounds) < round; i++)
+        rt_cpu_relax();
+    T_EQ(go_chan_recv(field.begin[helper], NULL), 0);
+}
+
 /* Once in each round, some moment after its begin. */
-static void help(uint64_t seed) {
+static void help(int me) {
+    uint64_t seed = (uint64_t)me * 31 + 1;
     for (uint32_t round = 1; round <= field.last; round++) {
-        while (rt_load_acquire(&field.rounds) < round)
-            go_id() ? go_yield() : (void)sched_yield();
+        await_round(round, me);
         spin(t_random(&seed) % 400);
         if (t_random(&seed) % 8 == 0)
             go_yield();
@@ -226,12 +249,12 @@ static void help(uint64_t seed) {
 }
 
 static void help_green(void *arg) {
-    help((uint64_t)t_int(arg) * 31 + 1);
+    help((int)t_int(arg));
     go_waitgroup_done(&home);
 }
 
 static void *help_thread(void *arg) {
-    help((uint64_t)t_int(arg) * 17 + 5);
+    help((int)t_int(arg));
     return NULL;
 }
 
@@ -241,7 +264,7 @@ static void wait_rounds(bool timed) {
     for (uint32_t round = 1; round <= field.last; round++) {
         go_waitgroup *wg = waitgroup_of(round);
         go_waitgroup_add(wg, (int)field.helpers);
-        rt_store_release(&field.rounds, round);
+        begin_round(round);
         int r = -ETIMEDOUT;
         for (int tries = 0; timed && r != 0 && tries < 5; tries++) {
             go_scope s;
@@ -264,6 +287,7 @@ static void field_of_green_helpers(bool timed, uint32_t n, uint32_t helpers) {
         T_SPAWN(help_green, t_ptr(i));
     wait_rounds(timed);
     T_EQ(go_waitgroup_wait(&home), 0);
+    end_field();
 }
 
 static void field_of_threads(bool timed, uint32_t n, int helpers) {
@@ -272,6 +296,7 @@ static void field_of_threads(bool timed, uint32_t n, int helpers) {
     t_start_threads(t, helpers, help_thread);
     wait_rounds(timed);
     t_join_threads(t, helpers);
+    end_field();
 }
 
 GTest(waitgroup, memory_may_go_when_green_threads_are_done, .timeout = 120) {
@@ -293,65 +318,64 @@ GTest(waitgroup, a_deadline_may_come_with_the_last_done_of_a_thread, .timeout = 
 Test(waitgroup, a_thread_that_waits_may_free_it, .timeout = 120) {
     T_EQ(go_start(NULL), 0);
     field_of_green_helpers(false, (uint32_t)rounds(3000), 2);
-    munmap(field.pages, field.last * field.page);
-    rt_store_relaxed(&field.rounds, 0);
     field_of_green_helpers(true, (uint32_t)rounds(3000), 2);
-    munmap(field.pages, field.last * field.page);
     t_stop();
-    rt_store_relaxed(&field.rounds, 0);
     field_of_threads(true, (uint32_t)rounds(3000), 1);
 }
 
 /* The last of several waiters frees it. One that comes when the count is already 0 must wait, too,
  * until the others have been let go. */
 static struct {
-    uint32_t left, page_gone;
+    uint32_t left;
+    go_chan *page_gone;
 } party;
 enum { PARTY = 4 };
 
-static void wait_in_party(uint64_t seed) {
+static void wait_in_party(int me) {
+    uint64_t seed = (uint64_t)me * 11 + 2;
     for (uint32_t round = 1; round <= field.last; round++) {
-        while (rt_load_acquire(&field.rounds) < round)
-            go_id() ? go_yield() : (void)sched_yield();
+        await_round(round, me);
         spin(t_random(&seed) % 300);
         T_EQ(go_waitgroup_wait(waitgroup_of(round)), 0);
         if (rt_fetch_add(&party.left, 1) + 1 == PARTY * round) {
             T_EQ(mprotect(waitgroup_of(round), field.page, PROT_NONE), 0);
-            rt_store_release(&party.page_gone, round);
+            T_EQ(go_chan_send(party.page_gone, NULL), 0);
         }
     }
 }
 
 static void wait_in_party_green(void *arg) {
-    wait_in_party((uint64_t)t_int(arg) * 7 + 9);
+    wait_in_party((int)t_int(arg));
     go_waitgroup_done(&home);
 }
 
 static void *wait_in_party_thread(void *arg) {
-    wait_in_party((uint64_t)t_int(arg) * 11 + 2);
+    wait_in_party((int)t_int(arg) + PARTY / 2);
     return NULL;
 }
 
 GTest(waitgroup, the_last_of_many_waiters_may_free_it, .timeout = 120) {
     pthread_t t[PARTY / 2];
     uint64_t seed = 8;
-    begin_field((uint32_t)rounds(2000), 1);
+    begin_field((uint32_t)rounds(3000), PARTY);
+    T_ASSERT(party.page_gone = go_chan_new(0, 0));
     go_waitgroup_add(&home, PARTY / 2);
     for (int i = 0; i < PARTY / 2; i++)
         T_SPAWN(wait_in_party_green, t_ptr(i));
     t_start_threads(t, PARTY / 2, wait_in_party_thread);
     for (uint32_t round = 1; round <= field.last; round++) {
         go_waitgroup_add(waitgroup_of(round), 1);
-        rt_store_release(&field.rounds, round);
+        begin_round(round);
         spin(t_random(&seed) % 500);
         if (round % 2)
             go_yield();
         go_waitgroup_done(waitgroup_of(round));
-        while (rt_load_acquire(&party.page_gone) != round)
-            go_yield();
+        T_EQ(go_chan_recv(party.page_gone, NULL), 0);
     }
     T_EQ(go_waitgroup_wait(&home), 0);
     t_join_threads(t, PARTY / 2);
+    go_chan_free(party.page_gone);
+    end_field();
 }
 
 /* ---- go_waitgroup_spawn ----------------------------------------------------------------------- */
