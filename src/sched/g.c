@@ -55,8 +55,10 @@ static int add_slab(void) {
     if (err)
         return err;
     struct slab *s = rt_sys_alloc_aligned(sizeof *s + n * sizeof s->gs[0], RT_CACHE_LINE);
-    if (!s)
-        return -ENOMEM; /* the reserve stays: address space alone, used by the next slab's Gs */
+    if (!s) {
+        rt_stack_unreserve(n);
+        return -ENOMEM;
+    }
     s->n = n;
     for (size_t i = n; i-- > 0;) {
         struct rt_g *g = &s->gs[i];

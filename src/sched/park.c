@@ -184,8 +184,16 @@ void go_yield(void) {
 }
 
 static __attribute__((noinline)) void slice_over(struct rt_m *m) {
-    if (m->g->nopreempt == 0)
-        go_yield();
+    if (m->g->nopreempt != 0)
+        return;
+    rt_gate_enter(m);
+    struct rt_g *next = m->p->runnext;
+    if (next) { /* it inherits no slice that is over, but it comes before us */
+        rt_store_relaxed(&m->p->runnext, NULL);
+        rt_runq_push_owner(m->p, next);
+    }
+    rt_gate_leave(m);
+    go_yield();
 }
 
 void go_checkpoint(void) {

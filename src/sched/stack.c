@@ -142,6 +142,13 @@ int rt_stack_reserve(size_t n) {
     return err;
 }
 
+void rt_stack_unreserve(size_t n) {
+    struct size_class *k = &classes[default_class];
+    rt_futex_lock(&k->lock);
+    k->promised -= n;
+    rt_futex_unlock(&k->lock);
+}
+
 /* Make a slot out of bare address space. */
 static struct rt_stack *bind_slot(char *base, unsigned cls) {
     size_t slot = rt_stack_slot_bytes(cls);

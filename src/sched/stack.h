@@ -40,6 +40,7 @@ void rt_stack_stop(void);
 /* Map address space for n more slots of the default class: 0, -ENOMEM, or -EAGAIN at the limit of
  * guards. Any thread. */
 int rt_stack_reserve(size_t n);
+void rt_stack_unreserve(size_t n);
 
 /* A slot, guard in place; NULL when the kernel has no more. Any thread. */
 struct rt_stack *rt_stack_get(unsigned size_class);

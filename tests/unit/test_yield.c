@@ -126,7 +126,7 @@ static void hog(void *arg T_UNUSED) {
 }
 
 static void sleep_often(void *arg T_UNUSED) {
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 10; i++)
         T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
     rt_store_relaxed(&stop, 1);
     go_waitgroup_done(&home);
@@ -243,7 +243,7 @@ static void play(void *arg T_UNUSED) {
 }
 
 static void yield_and_end_the_game(void *arg T_UNUSED) {
-    for (int i = 0; i < 50; i++)
+    for (int i = 0; i < 20; i++)
         go_yield();
     T_EQ(go_chan_close(ball), 0);
     go_waitgroup_done(&home);
@@ -463,10 +463,12 @@ static __attribute__((noinline)) long thread_id(void) {
     return syscall(SYS_gettid);
 }
 
-static uint64_t collatz(uint64_t n) {
+/* Some microseconds: what is finer is not worth a move. */
+static uint64_t collatz(uint64_t first) {
     uint64_t steps = 0;
-    for (; n != 1; steps++)
-        n = n % 2 ? 3 * n + 1 : n / 2;
+    for (uint64_t i = 0; i < 100; i++)
+        for (uint64_t n = first + i; n != 1; steps++)
+            n = n % 2 ? 3 * n + 1 : n / 2;
     return steps;
 }
 
@@ -476,9 +478,9 @@ static void wander(void *arg) {
     double product = 1, factor = 1.0 + (double)t_int(arg) / 1024;
     long last = thread_id();
     int done = 0;
-    for (; done < 200 || (t_procs() > 1 && rt_load_relaxed(&moves) < 10); done++) {
-        sum += collatz(n + (uint64_t)done % 200);
-        product = done % 200 == 0 ? factor : product * factor;
+    for (; done < 100 || (t_procs() > 1 && rt_load_relaxed(&moves) < 10); done++) {
+        sum += collatz(n + (uint64_t)done % 50);
+        product = done % 50 == 0 ? factor : product * factor;
         go_yield();
         T_EQ(go_id(), id);
         rt_fetch_add(&moves, last != thread_id());
@@ -486,8 +488,8 @@ static void wander(void *arg) {
     }
     double again = factor;
     for (int i = 0; i < done; i++)
-        expected += collatz(n + (uint64_t)i % 200);
-    for (int i = 0; i < (done - 1) % 200; i++)
+        expected += collatz(n + (uint64_t)i % 50);
+    for (int i = 0; i < (done - 1) % 50; i++)
         again *= factor;
     T_EQ(sum, expected);
     T_ASSERT(product == again, "%g, %g", product, again);
