@@ -249,7 +249,7 @@ GTest(join, a_cancelled_task_is_refused_everything_until_it_ends) {
     T_EQ(go_sleep(GO_MILLISECOND), 0);
     T_EQ(go_task_cancel(ended), 0); /* too late, which is no error */
     T_EQ(t_int(T_JOIN(ended)), 4);
-    T_EQ(t_int(T_JOIN(go_task_spawn(same, t_ptr(5)))), 5); /* nor is the next of its kind cancelled */
+    T_EQ(t_int(T_JOIN(go_task_spawn(same, t_ptr(5)))), 5); /* nor the next of its kind */
     go_chan_free(c);
 }
 

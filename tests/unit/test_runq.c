@@ -149,7 +149,7 @@ Test(runq, its_maker_takes_back_from_both_ends_only) {
         T_ASSERT(rt_runq_take_back_owner(&ps[0], &gs[9]));
         T_ASSERT(rt_runq_take_back_owner(&ps[0], &gs[1]));
         pops(&ps[0], 0, 1);
-        T_ASSERT(!rt_runq_take_back_owner(&ps[0], &gs[0])); /* empty: what lies in the slot is old */
+        T_ASSERT(!rt_runq_take_back_owner(&ps[0], &gs[0])); /* empty: the slot is old */
     }
 }
 

@@ -289,7 +289,7 @@ GTest(scope, each_deadline_of_a_chain_holds) {
         go_scope_enter(&inner, b);
         T_EQ(go_sleep(GO_FOREVER), -ETIMEDOUT);
         int64_t now = go_now();
-        T_ASSERT(now >= a || now >= b); /* never later than the earliest: else it hung until the other */
+        T_ASSERT(now >= a || now >= b); /* not before the earliest */
         T_EQ(go_canceled(), -ETIMEDOUT);
         int r = go_scope_leave(&inner);
         if (b < a)

@@ -11,7 +11,8 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-/* ---- classes ---------------------------------------------------------------------------------- */
+/* ---- classes
+ * ---------------------------------------------------------------------------------- */
 
 Test(stack, classes_are_powers_of_two_from_16k_to_8m) {
     static const struct {
@@ -28,7 +29,8 @@ Test(stack, classes_are_powers_of_two_from_16k_to_8m) {
         T_EQ(rt_stack_class(rt_stack_slot_bytes(c)), c);
 }
 
-/* ---- slots, without a runtime ------------------------------------------------------------------ */
+/* ---- slots, without a runtime
+ * ------------------------------------------------------------------ */
 
 static void check_slot(struct rt_stack *s, unsigned c) {
     size_t bytes = rt_stack_slot_bytes(c), page = 4096;
@@ -121,7 +123,8 @@ Test(stack, without_memory_there_is_no_stack_and_no_slot_is_lost) {
     rt_stack_stop();
 }
 
-/* ---- on green threads ------------------------------------------------------------------------- */
+/* ---- on green threads
+ * ------------------------------------------------------------------------- */
 
 static int spawn_sized(size_t bytes, void (*fn)(void *), void *arg) {
     struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
@@ -218,7 +221,8 @@ Test(stack, those_of_the_dead_are_used_again) {
     t_stop();
 }
 
-/* ---- overflow --------------------------------------------------------------------------------- */
+/* ---- overflow
+ * --------------------------------------------------------------------------------- */
 
 static char *guard_low, *guard_high;
 
@@ -288,7 +292,8 @@ Test(stack, an_overflow_dies_in_its_own_guard) {
     T_DIES(SIGSEGV, where, overflow_beside_others(1 << 20, true));
 }
 
-/* ---- a kernel without light guards ------------------------------------------------------------ */
+/* ---- a kernel without light guards
+ * ------------------------------------------------------------ */
 
 /* madvise(..., MADV_GUARD_INSTALL) says EINVAL from now on, as before Linux 6.13. */
 static void forbid_light_guards(void) {

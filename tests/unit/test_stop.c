@@ -125,7 +125,8 @@ static void park_join(void *arg) {
     rt_fetch_add(&park.parked, 1);
     go_scope s; /* inside a scope, so that the join parks and does not run the task itself */
     go_scope_enter(&s, GO_FOREVER);
-    report(go_task_join(park.endless, NULL));
+    int r = go_task_join(park.endless, NULL);
+    report(r == 0 ? -ECANCELED : r); /* it is cancelled, too, and may end first */
     T_EQ(go_scope_leave(&s), 0);
 }
 

@@ -78,7 +78,7 @@ static void sleep_and_log(void *arg) {
 Test(timer, they_fire_in_the_order_of_their_deadlines) {
     int n = T_COUNT(log_.order);
     int64_t lead = 20 * GO_MILLISECOND;
-    for (bool in_time = false; !in_time; lead *= 2) { /* all must be asleep before the first is due */
+    for (bool in_time = false; !in_time; lead *= 2) { /* asleep before the first */
         t_start(1);
         log_.n = 0;
         log_.base = go_now() + lead;

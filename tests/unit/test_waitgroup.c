@@ -17,7 +17,8 @@ static long rounds(long n) {
     return T_SCALE(t_procs() <= 8 ? n : n / 4);
 }
 
-/* ---- counting --------------------------------------------------------------------------------- */
+/* ---- counting
+ * --------------------------------------------------------------------------------- */
 
 Test(waitgroup, zero_is_not_waited_for_and_needs_no_runtime) {
     go_waitgroup wg = {0};
@@ -102,7 +103,8 @@ GTest(waitgroup, who_is_counted_may_add) {
     T_EQ(rt_load_relaxed(&ran), n);
 }
 
-/* ---- waiters ---------------------------------------------------------------------------------- */
+/* ---- waiters
+ * ---------------------------------------------------------------------------------- */
 
 static go_waitgroup shared, home;
 
@@ -183,7 +185,8 @@ GTest(waitgroup, one_waiter_that_gives_up_takes_no_other_with_it) {
     T_EQ(rt_load_acquire(&ran), 20);
 }
 
-/* ---- memory that goes away -------------------------------------------------------------------- */
+/* ---- memory that goes away
+ * -------------------------------------------------------------------- */
 
 /* Each round has a waitgroup on a page of its own. Who has waited makes the page inaccessible at
  * once: the last done, or whoever lets the waiters go, must not touch it any more. */
@@ -378,7 +381,8 @@ GTest(waitgroup, the_last_of_many_waiters_may_free_it, .timeout = 120) {
     end_field();
 }
 
-/* ---- go_waitgroup_spawn ----------------------------------------------------------------------- */
+/* ---- go_waitgroup_spawn
+ * ----------------------------------------------------------------------- */
 
 static int results[2000];
 

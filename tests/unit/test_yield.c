@@ -19,7 +19,8 @@ static void on_one_p(void (*fn)(void *), void *arg) {
     t_stop();
 }
 
-/* ---- go_yield --------------------------------------------------------------------------------- */
+/* ---- go_yield
+ * --------------------------------------------------------------------------------- */
 
 Test(yield, on_other_threads_it_is_a_yield_of_theirs) {
     go_yield();
@@ -86,7 +87,8 @@ GTest(yield, nobody_is_lost_in_a_crowd) {
         T_EQ(taken[i], 100);
 }
 
-/* ---- go_checkpoint ---------------------------------------------------------------------------- */
+/* ---- go_checkpoint
+ * ---------------------------------------------------------------------------- */
 
 static uint64_t laps[2];
 static uint32_t content;
@@ -141,7 +143,8 @@ GTest(yield, hogs_with_checkpoints_do_not_starve_a_sleeper) {
     T_EQ(go_waitgroup_wait(&home), 0);
 }
 
-/* ---- nopreempt -------------------------------------------------------------------------------- */
+/* ---- nopreempt
+ * -------------------------------------------------------------------------------- */
 
 static uint64_t others_turns;
 
@@ -231,7 +234,8 @@ Test(yield, nopreempt_that_does_not_match_aborts) {
     T_DIES(SIGABRT, "gort: go_nopreempt_begin: nested too deeply", go_run(begin_without_end, NULL));
 }
 
-/* ---- who must not starve ---------------------------------------------------------------------- */
+/* ---- who must not starve
+ * ---------------------------------------------------------------------- */
 
 static go_chan *ball;
 
@@ -257,7 +261,8 @@ static void serve(void *arg T_UNUSED) {
     T_SPAWN(yield_and_end_the_game, NULL);
     T_SPAWN(play, NULL);
     T_SPAWN(play, NULL);
-    T_EQ(go_chan_send(ball, &n), 0);
+    int r = go_chan_send(ball, &n);
+    T_ASSERT(r == 0 || r == -EPIPE, "%d", r); /* with several Ps the game may be over by now */
     go_waitgroup_done(&home);
 }
 
@@ -388,7 +393,8 @@ GTest(yield, a_yielding_crowd_does_not_starve_a_reader) {
     close(ends[1]);
 }
 
-/* ---- floods of spawns ------------------------------------------------------------------------- */
+/* ---- floods of spawns
+ * ------------------------------------------------------------------------- */
 
 static void oldest(void *arg T_UNUSED) {
     rt_store_relaxed(&stop, 1);
@@ -454,7 +460,8 @@ Test(yield, a_flood_of_spawns_does_not_starve_one_of_another_thread) {
     t_join_threads(visitors, 1);
 }
 
-/* ---- migration -------------------------------------------------------------------------------- */
+/* ---- migration
+ * -------------------------------------------------------------------------------- */
 
 static uint32_t moves;
 
