@@ -84,7 +84,7 @@ Test(timer, they_fire_in_the_order_of_their_deadlines) {
         log_.base = go_now() + lead;
         for (int i = 0; i < n; i++)
             T_SPAWN(sleep_and_log, t_ptr(i * 77 % n));
-        T_AWAIT(t_stats().parks == (uint64_t)n);
+        T_AWAIT(t_stats().parks == (uint64_t)n || go_now() >= log_.base); /* late: no park at all */
         in_time = go_now() < log_.base;
         T_AWAIT(t_stats().tasks_live == 0);
         t_stop();
