@@ -493,7 +493,7 @@ static void wander(void *arg) {
     double product = 1, factor = 1.0 + (double)t_int(arg) / 1024;
     long last = thread_id();
     int done = 0;
-    /* Till some have moved, which nobody can promise: with all Ps busy there is none to take one. */
+    /* Till some have moved, which nobody can promise: with all Ps busy nobody takes one. */
     for (; done < 100 || (done < 4000 && t_procs() > 1 && rt_load_relaxed(&moves) < 10); done++) {
         sum += collatz(n + (uint64_t)done % 50);
         product = done % 50 == 0 ? factor : product * factor;
