@@ -211,9 +211,11 @@ static void forked_child_of_running(void *arg) {
         expect_enxio();
         T_EQ(go_start(NULL), -ENXIO);
         T_EQ(go_run(nothing, NULL), -ENXIO);
-        go_chan *c = go_chan_new(8, 1); /* needs no runtime */
+#if !defined(T_ASAN) && !defined(T_TSAN) /* whose allocators may stay locked in a forked child */
+        go_chan *c = go_chan_new(8, 1);      /* needs no runtime */
         T_EQ(go_chan_send(c, &(uint64_t){1}), 0);
         go_chan_free(c);
+#endif
         _exit(0);
     }
     int status;
