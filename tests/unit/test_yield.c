@@ -146,52 +146,6 @@ GTest(yield, hogs_with_checkpoints_do_not_starve_a_sleeper) {
 /* ---- nopreempt
  * -------------------------------------------------------------------------------- */
 
-static uint64_t others_turns;
-
-static void count_others_turns(void *arg T_UNUSED) {
-    while (!rt_load_relaxed(&stop)) {
-        rt_bump(&others_turns);
-        go_yield();
-    }
-    go_waitgroup_done(&home);
-}
-
-/* A slice passes, and then some checkpoints. */
-static void compute_for_a_slice(void) {
-    while (!(rt_load_relaxed(&rt_m()->p->attention) & RT_P_PREEMPT))
-        go_checkpoint();
-    for (int i = 0; i < 1000; i++)
-        go_checkpoint();
-}
-
-static void compute_undisturbed(void *arg T_UNUSED) {
-    go_waitgroup_add(&home, 1);
-    T_SPAWN(count_others_turns, NULL);
-    go_yield();
-    uint64_t before = rt_load_relaxed(&others_turns);
-    T_ASSERT(before > 0);
-    go_nopreempt_begin();
-    compute_for_a_slice();
-    go_nopreempt_begin();
-    compute_for_a_slice();
-    go_nopreempt_end();
-    compute_for_a_slice(); /* one begin is left */
-    T_EQ(rt_load_relaxed(&others_turns), before);
-    go_nopreempt_end();
-    go_checkpoint(); /* the slice is over long since */
-    T_ASSERT(rt_load_relaxed(&others_turns) > before);
-    before = rt_load_relaxed(&others_turns);
-    go_nopreempt_begin();
-    go_yield(); /* says what it does */
-    T_ASSERT(rt_load_relaxed(&others_turns) > before);
-    go_nopreempt_end();
-    rt_store_relaxed(&stop, 1);
-    go_waitgroup_done(&home);
-}
-
-Test(yield, between_nopreempt_begin_and_end_no_checkpoint_yields) {
-    on_one_p(compute_undisturbed, NULL);
-}
 
 static void leave_it_begun(void *arg T_UNUSED) {
     go_nopreempt_begin();
