@@ -19,16 +19,13 @@ static void count(struct go_stats *s) {
     s->runnable = rt_globq_size();
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_p *p = &rt.ps[i];
-        s->ended += rt_load_relaxed(&p->ended);
         s->parks += rt_load_relaxed(&p->parks);
         s->steals += rt_load_relaxed(&p->steals);
         s->polls += rt_load_relaxed(&p->polls);
         s->wakes += rt_load_relaxed(&rt.ms[i].wakes);
         s->runnable += rt_runq_len_any(p) + (rt_load_relaxed(&p->runnext) != NULL);
-        s->spawned += rt_load_relaxed(&p->spawned);
     }
-    s->spawned += rt_load_relaxed(&rt.foreign_spawned);
-    s->tasks_live = s->spawned > s->ended ? s->spawned - s->ended : 0;
+    s->tasks_live = rt_live(&s->spawned, &s->ended);
     rt_stack_stats(&s->stacks_mapped, &s->stacks_cached);
     if (rt_poller) {
         s->netpoll = rt_poller->name;

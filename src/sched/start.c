@@ -299,15 +299,24 @@ int go_start(const struct go_options *opt) {
 
 /* ---- stop ------------------------------------------------------------------------------------ */
 
-/* Green threads that have not ended. When it says 0 after spawns have ceased it is right: what has
- * ended is read first, so a G cannot be seen ended and not spawned. */
+/* Green threads that have not ended. All ends are read first: the spawn of whoever is counted as
+ * ended is seen then, so nobody who lives is missed, and who reads 0 after spawns have ceased sees
+ * what they all have done. */
+uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
+    uint64_t e = 0, s = 0;
+    for (uint32_t i = 0; i < rt.procs; i++)
+        e += rt_load_acquire(&rt.ps[i].ended); /* pairs with the release in rt_g_over */
+    for (uint32_t i = 0; i < rt.procs; i++)
+        s += rt_load_relaxed(&rt.ps[i].spawned);
+    s += rt_load_relaxed(&rt.foreign_spawned);
+    *spawned = s;
+    *ended = e;
+    return s - e;
+}
+
 static uint64_t live(void) {
-    uint64_t ended = 0, spawned = 0;
-    for (uint32_t i = 0; i < rt.procs; i++)
-        ended += rt_load_acquire(&rt.ps[i].ended);
-    for (uint32_t i = 0; i < rt.procs; i++)
-        spawned += rt_load_acquire(&rt.ps[i].spawned);
-    return spawned + rt_load_acquire(&rt.foreign_spawned) - ended;
+    uint64_t spawned, ended;
+    return rt_live(&spawned, &ended);
 }
 
 static bool mark_stopping(struct rt_g *g, void *arg) {

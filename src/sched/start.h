@@ -18,6 +18,9 @@ static inline int rt_running(void) {
 int rt_foreign_enter(void);
 void rt_foreign_leave(void);
 
+/* Green threads that have not ended; never too few. Any thread, while the runtime is there. */
+uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
+
 /* Every green thread is parked for ever (sysmon.c): end go_run. */
 void rt_start_deadlock(void);
 

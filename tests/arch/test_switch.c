@@ -82,8 +82,7 @@ static void end_side(struct side *s) {
 #define PTR(n) ((void *)(intptr_t)(n))
 #define INT(p) ((intptr_t)(p))
 
-/* ---- values -----------------------------------------------------------------------------------
- * */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void count_up(struct side *self, void *carry) {
     for (intptr_t expected = 7; carry; expected += 2) {
@@ -152,8 +151,7 @@ Test(switch, many_contexts_take_turns) {
     }
 }
 
-/* ---- registers --------------------------------------------------------------------------------
- * */
+/* ---- registers ------------------------------------------------------------------------------- */
 
 typedef double pair __attribute__((vector_size(16)));
 
@@ -305,8 +303,7 @@ Test(switch, control_words_belong_to_the_thread) {
     end_side(&other);
 }
 
-/* ---- the stack --------------------------------------------------------------------------------
- * */
+/* ---- the stack ------------------------------------------------------------------------------- */
 
 /* The compiler knows what an aligned local is aligned to, so it must not see the address. */
 static NOINLINE uintptr_t remainder_of(volatile void *p, uintptr_t align) {
@@ -405,8 +402,7 @@ Test(switch, signals_may_come_at_any_moment) {
     end_side(&other);
 }
 
-/* ---- backtraces -------------------------------------------------------------------------------
- * */
+/* ---- backtraces ------------------------------------------------------------------------------ */
 
 enum { MANY_FRAMES = 200 };
 
@@ -439,8 +435,7 @@ Test(switch, a_backtrace_ends_at_the_entry) {
     end_side(&other);
 }
 
-/* ---- the price --------------------------------------------------------------------------------
- * */
+/* ---- the price ------------------------------------------------------------------------------- */
 
 #if RT_ASAN || RT_TSAN
 Test(switch, a_bare_switch_takes_some_nanoseconds) {

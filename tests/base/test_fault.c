@@ -88,8 +88,7 @@ Test(fault, threads_count_together) {
     T_EQ(failures_of_threads((uint32_t)all / 2 + 1, true, calls), all - all / 2);
 }
 
-/* ---- what the calls make of it ----------------------------------------------------------------
- * */
+/* ---- what the calls make of it --------------------------------------------------------------- */
 
 static void *nothing(void *arg) {
     return arg;

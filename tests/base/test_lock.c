@@ -26,8 +26,7 @@ static void run_threads(int n, void *(*fn)(void *), void *arg) {
             rt_sys_nap(100 * 1000); \
     } while (0)
 
-/* ---- rt_lock ----------------------------------------------------------------------------------
- * */
+/* ---- rt_lock --------------------------------------------------------------------------------- */
 
 /* What a lock guards: two plain numbers that are equal whenever nobody is inside. */
 static struct {
@@ -125,8 +124,7 @@ Test(lock, another_thread_may_release_it) {
     rt_unlock(&shared.lock);
 }
 
-/* ---- rt_futex_lock ----------------------------------------------------------------------------
- * */
+/* ---- rt_futex_lock --------------------------------------------------------------------------- */
 
 static void *futex_lock_often(void *arg) {
     for (long i = 0, n = (long)(intptr_t)arg; i < n; i++) {
@@ -182,8 +180,7 @@ Test(futex_lock, each_of_many_sleepers_is_woken) {
     T_EQ(shared.lock, 0);
 }
 
-/* ---- rt_note ----------------------------------------------------------------------------------
- * */
+/* ---- rt_note --------------------------------------------------------------------------------- */
 
 enum { MS = 1000 * 1000 };
 

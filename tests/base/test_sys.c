@@ -16,8 +16,7 @@
 
 enum { MS = 1000 * 1000, MARK = 4711 };
 
-/* ---- memory -----------------------------------------------------------------------------------
- * */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static bool all_zero(const char *p, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -99,8 +98,7 @@ Test(sys, a_page_is_a_power_of_two) {
     T_ASSERT(rt_sys_max_maps() > 0);
 }
 
-/* ---- guards -----------------------------------------------------------------------------------
- * */
+/* ---- guards ---------------------------------------------------------------------------------- */
 
 /* Three pages, the one in the middle guarded: by the means of the kernel, or by mprotect. */
 static volatile char *guarded(bool light, size_t page) {
@@ -170,8 +168,7 @@ Test(sys, a_guard_over_nothing_is_an_error) {
     }
 }
 
-/* ---- threads ----------------------------------------------------------------------------------
- * */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 struct seen {
     uint32_t go;
@@ -255,8 +252,7 @@ Test(sys, cpus_are_those_of_the_affinity_mask) {
     T_EQ(status, 0);
 }
 
-/* ---- futexes, the clock -----------------------------------------------------------------------
- * */
+/* ---- futexes, the clock ---------------------------------------------------------------------- */
 
 Test(sys, a_futex_wait_says_why_it_ended) {
     uint32_t word = 5;
@@ -290,8 +286,7 @@ Test(sys, random_numbers_differ) {
     }
 }
 
-/* ---- the asymmetric fence ---------------------------------------------------------------------
- * */
+/* ---- the asymmetric fence -------------------------------------------------------------------- */
 
 /* Store one word, load the other, on two threads: with a light fence here and a heavy one there
  * both cannot have missed each other. */
@@ -344,8 +339,7 @@ Test(sys, one_of_two_fences_sees_the_other) {
     play_dekker((uint32_t)T_SCALE(10000));
 }
 
-/* ---- errno ------------------------------------------------------------------------------------
- * */
+/* ---- errno ----------------------------------------------------------------------------------- */
 
 #define KEEPS_ERRNO(call) \
     do { \

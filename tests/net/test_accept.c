@@ -113,8 +113,7 @@ Test(accept, what_gort_makes_is_nonblocking_cloexec_nodelay) {
     RUN(made_here);
 }
 
-/* ---- a blocking listener, a blocking socket
- * ------------------------------------------------------ */
+/* ---- a blocking listener, a blocking socket -------------------------------------------------- */
 
 static void accept_one(void *arg) {
     int fd = go_accept(net_int(arg), NULL, NULL);
@@ -177,8 +176,7 @@ Test(accept, dial_waits_for_a_full_unix_queue) {
     RUN(full_queue);
 }
 
-/* ---- out of descriptors
- * -------------------------------------------------------------------------- */
+/* ---- out of descriptors ---------------------------------------------------------------------- */
 
 static int accepted;
 
@@ -245,8 +243,7 @@ Test(accept, backoff_ends_with_the_scope) {
     RUN(backoff_is_cancellable);
 }
 
-/* ---- many acceptors, many dialers
- * ----------------------------------------------------------------- */
+/* ---- many acceptors, many dialers ------------------------------------------------------------ */
 
 static void dial_some(void *arg) {
     (void)arg;

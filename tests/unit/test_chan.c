@@ -5,8 +5,7 @@
 
 #include <sys/mman.h>
 
-/* ---- one thread is enough ---------------------------------------------------------------------
- * */
+/* ---- one thread is enough -------------------------------------------------------------------- */
 
 Test(chan, keeps_the_order_of_a_buffer_that_wraps) {
     go_chan *c = go_chan_new(sizeof(int), 7);
@@ -150,8 +149,7 @@ Test(chan, out_of_memory_is_null) {
     T_EQ(go_chan_cap(NULL), 0);
 }
 
-/* ---- misuse -----------------------------------------------------------------------------------
- * */
+/* ---- misuse ---------------------------------------------------------------------------------- */
 
 static void park_on(void *arg) {
     T_EQ(go_chan_recv(arg, NULL), -ECANCELED);
@@ -196,8 +194,7 @@ Test(chan, misuse_is_told_and_aborts) {
     T_DIES(SIGABRT, "gort: go_chan_free", go_run(free_in_use, NULL));
 }
 
-/* ---- close ------------------------------------------------------------------------------------
- * */
+/* ---- close ----------------------------------------------------------------------------------- */
 
 struct closing {
     go_chan *c;
@@ -303,8 +300,7 @@ Test(chan, a_close_in_full_traffic_loses_nothing) {
     t_stop();
 }
 
-/* ---- many at once -----------------------------------------------------------------------------
- * */
+/* ---- many at once ---------------------------------------------------------------------------- */
 
 enum { MAX_PRODUCERS = 16 };
 
@@ -409,8 +405,7 @@ Test(chan, one_to_one_is_first_in_first_out) {
     t_stop();
 }
 
-/* ---- who receives the last value may free the channel -----------------------------------------
- * */
+/* ---- who receives the last value may free the channel ---------------------------------------- */
 
 static void send_last(void *arg) {
     T_EQ(go_chan_send(arg, &(uint64_t){5}), 0);

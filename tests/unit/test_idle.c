@@ -196,8 +196,7 @@ Test(idle, an_earlier_timer_wakes_before_a_later_one) {
     T_EQ(late, 1);
 }
 
-/* ---- what the counts promise ------------------------------------------------------------------
- * */
+/* ---- what the counts promise ----------------------------------------------------------------- */
 
 Test(idle, all_ms_sleep_when_there_is_nothing_to_do) {
     T_EQ(go_start(NULL), 0);

@@ -1,6 +1,7 @@
 /* join.c: each task is joined once, by whoever comes, and gives its result. */
 #include "t_unit.h"
 
+#include "base/lock.h"
 #include "sched/sched.h"
 
 static void *same(void *arg) {
@@ -12,8 +13,7 @@ static void *same_later(void *arg) {
     return arg;
 }
 
-/* ---- results ----------------------------------------------------------------------------------
- * */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static void join_many(void *(*fn)(void *), int n) {
     go_task *t[1000];
@@ -65,8 +65,7 @@ GTest(join, finds_the_task_in_any_state) {
     }
 }
 
-/* ---- in place ---------------------------------------------------------------------------------
- * */
+/* ---- in place -------------------------------------------------------------------------------- */
 
 static void *own_identity(void *arg) {
     uint64_t id = go_id();
@@ -155,8 +154,7 @@ GTest(join, big_frames_in_a_chain_of_joins_fit) {
     T_EQ(t_int(T_JOIN(go_task_spawn(big_frame, t_ptr(100)))), 101);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------
- * */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static go_task *self_task;
 
@@ -190,6 +188,13 @@ static void first_joiner(void *arg) {
     rt_store_release(&busy.joined, 1);
 }
 
+static bool somebody_joins(struct rt_g *t) {
+    rt_lock(&t->task_lock);
+    bool yes = t->joiner != NULL;
+    rt_unlock(&t->task_lock);
+    return yes;
+}
+
 static void check_second_joiner(bool in_place) {
     memset(&busy, 0, sizeof busy);
     busy.task = go_task_spawn(busy_task, t_ptr(3));
@@ -198,7 +203,7 @@ static void check_second_joiner(bool in_place) {
     T_SPAWN(first_joiner, NULL);
     T_AWAIT(rt_load_acquire(&busy.begun));
     struct rt_g *t = (struct rt_g *)busy.task;
-    T_AWAIT(rt_load_acquire(&t->joiner) != NULL); /* or it hangs: nobody is known to join */
+    T_AWAIT(somebody_joins(t)); /* or it hangs: nobody is known to join */
     T_EQ(go_task_join(busy.task, NULL), -EBUSY);
     T_EQ(go_task_join(busy.task, NULL), -EBUSY);
     rt_store_release(&busy.flag, 1);
@@ -224,8 +229,7 @@ GTest(join, a_second_joiner_is_told_so_beside_a_join_in_place, .timeout = 10) {
     T_AWAIT(rt_load_acquire(&busy.joined));
 }
 
-/* ---- cancels ----------------------------------------------------------------------------------
- * */
+/* ---- cancels --------------------------------------------------------------------------------- */
 
 static void *until_cancelled(void *arg) {
     T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
@@ -283,8 +287,7 @@ GTest(join, a_cancelled_joiner_need_not_wait, .timeout = 10) {
     }
 }
 
-/* ---- foreign threads --------------------------------------------------------------------------
- * */
+/* ---- foreign threads ------------------------------------------------------------------------- */
 
 static void *join_foreign(void *arg) {
     uint64_t seed = (uint64_t)t_int(arg) + 1;
@@ -334,8 +337,7 @@ Test(join, a_thread_that_gave_up_may_vanish) {
     t_stop();
 }
 
-/* ---- errors of a spawn ------------------------------------------------------------------------
- * */
+/* ---- errors of a spawn ----------------------------------------------------------------------- */
 
 GTest(join, spawn_with_takes_options) {
     struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;

@@ -7,8 +7,7 @@ static int count(int n) {
     return (int)T_SCALE(t_procs() <= 8 ? n : n / 2);
 }
 
-/* ---- mutual exclusion -------------------------------------------------------------------------
- * */
+/* ---- mutual exclusion ------------------------------------------------------------------------ */
 
 static struct {
     go_mutex m;
@@ -84,8 +83,7 @@ Test(mutex, lets_one_of_all_kinds_in, .timeout = 120) {
     one_at_a_time(4, 3, count(200), 3);
 }
 
-/* ---- one by one -------------------------------------------------------------------------------
- * */
+/* ---- one by one ------------------------------------------------------------------------------ */
 
 GTest(mutex, trylock_says_busy) {
     go_mutex m = {0};
@@ -147,8 +145,7 @@ Test(mutex, unlock_of_an_unlocked_one_is_told_and_aborts) {
     T_DIES(SIGABRT, "gort: go_mutex_unlock: not locked", unlock_twice());
 }
 
-/* ---- fairness ---------------------------------------------------------------------------------
- * */
+/* ---- fairness -------------------------------------------------------------------------------- */
 
 static struct {
     go_mutex m;
@@ -227,8 +224,7 @@ Test(mutex, those_who_give_up_lose_nobodys_turn) {
     T_EQ(fair.m.rt_state, 0);
 }
 
-/* ---- whose memory -----------------------------------------------------------------------------
- * */
+/* ---- whose memory ---------------------------------------------------------------------------- */
 
 /* An object that its last user frees: each of USERS locks it, counts down, unlocks; the one that
  * comes to 0 unmaps the page after its unlock. Whoever touched it later would die. */

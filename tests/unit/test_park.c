@@ -132,8 +132,7 @@ Test(park, one_of_the_claimers_of_a_thread_wins, .timeout = 120) {
     }
 }
 
-/* ---- against cancels --------------------------------------------------------------------------
- * */
+/* ---- against cancels ------------------------------------------------------------------------- */
 
 /* Each round: a scope, a canceller that cancels it at any moment, a claimer, sometimes a timer. The
  * waiter leaves the scope when the canceller is through with it, as the contract wants. */
@@ -219,8 +218,7 @@ Test(park, the_cancel_or_the_claimer_wins_over_a_thread, .timeout = 120) {
     t_join_threads(&c, 1);
 }
 
-/* ---- one by one -------------------------------------------------------------------------------
- * */
+/* ---- one by one ------------------------------------------------------------------------------ */
 
 static struct rt_g *parked;
 
@@ -295,8 +293,7 @@ Test(park, without_memory_for_a_timer_it_says_so_and_does_not_park) {
     t_stop();
 }
 
-/* ---- migration --------------------------------------------------------------------------------
- * */
+/* ---- migration ------------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) int swap_errno(int value) {
     int before = errno;

@@ -87,8 +87,7 @@ Test(run, names_who_does_not_end_within_the_grace) {
     T_EQ(go_run(nothing, NULL), 0);
 }
 
-/* ---- deadlocks: in a child of our own, since Criterion has threads beside the test --------------
- * */
+/* ---- deadlocks: in a child of our own, since Criterion has threads beside the test ----------- */
 
 #ifdef T_TSAN
 #define DEADLOCK_IN_CHILD(fn) \
@@ -187,8 +186,7 @@ Test(run, deadlock_is_told_beside_a_deadline_that_is_over, .timeout = 20) {
     DEADLOCK_IN_CHILD(stale_deadline);
 }
 
-/* ---- no deadlocks -----------------------------------------------------------------------------
- * */
+/* ---- no deadlocks ---------------------------------------------------------------------------- */
 
 static void *send_later(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);

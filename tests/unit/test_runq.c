@@ -153,8 +153,7 @@ Test(runq, its_maker_takes_back_from_both_ends_only) {
     }
 }
 
-/* ---- stealing ---------------------------------------------------------------------------------
- * */
+/* ---- stealing -------------------------------------------------------------------------------- */
 
 Test(runq, steal_takes_the_oldest_half_rounded_up) {
     static const int lengths[] = {1, 2, 3, 7, 64, HALF - 1, HALF, RT_RING - 1, RT_RING};
@@ -279,8 +278,7 @@ Test(runq, thieves_and_owner_get_each_one_once) {
     t_join_threads(t, 2);
 }
 
-/* ---- the global queue -------------------------------------------------------------------------
- * */
+/* ---- the global queue ------------------------------------------------------------------------ */
 
 static struct rt_glist list_of(int from, int to) {
     struct rt_glist l = {0};

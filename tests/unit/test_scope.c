@@ -6,8 +6,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-/* ---- one body for each call that waits for ever without a scope --------------------------------
- * */
+/* ---- one body for each call that waits for ever without a scope ------------------------------ */
 
 static struct {
     go_chan *empty, *full;
@@ -85,8 +84,7 @@ static int (*const ways[])(void) = {way_sleep,     way_long_sleep, way_recv, way
                                     way_recv_socket, way_join};
 #define N_WAYS ((int)T_COUNT(ways))
 
-/* ---- cancels ----------------------------------------------------------------------------------
- * */
+/* ---- cancels --------------------------------------------------------------------------------- */
 
 struct victim {
     int way, done;
@@ -218,8 +216,7 @@ GTest(scope, locks_are_not_cancelled) {
     free_world();
 }
 
-/* ---- deadlines --------------------------------------------------------------------------------
- * */
+/* ---- deadlines ------------------------------------------------------------------------------- */
 
 static void every_way_late(void) {
     for (int w = 0; w < N_WAYS; w++) {
@@ -335,8 +332,7 @@ GTest(scope, a_sleep_that_was_over_in_time_is_not_late) {
     }
 }
 
-/* ---- chains -----------------------------------------------------------------------------------
- * */
+/* ---- chains ---------------------------------------------------------------------------------- */
 
 GTest(scope, an_outer_cancel_reaches_inside_and_an_inner_one_not_outside) {
     go_scope a, b, c;
@@ -408,8 +404,7 @@ GTest(scope, a_scope_is_not_inherited_by_a_spawn) {
     T_EQ(go_waitgroup_wait(&wg), 0);
 }
 
-/* ---- misuse -----------------------------------------------------------------------------------
- * */
+/* ---- misuse ---------------------------------------------------------------------------------- */
 
 static void leave_outer_first(void *arg) {
     go_scope a, b;
@@ -445,8 +440,7 @@ Test(scope, out_of_order_is_told_and_aborts) {
     T_DIES(SIGABRT, "inside a scope", go_run(end_inside, NULL));
 }
 
-/* ---- what has happened has happened -----------------------------------------------------------
- * */
+/* ---- what has happened has happened ---------------------------------------------------------- */
 
 static struct {
     go_chan *c;

@@ -17,8 +17,7 @@ static void *do_nothing(void *arg) {
     return arg;
 }
 
-/* ---- each runs once
- * --------------------------------------------------------------------------- */
+/* ---- each runs once -------------------------------------------------------------------------- */
 
 enum { MANY = 20000 };
 static uint8_t times[MANY];
@@ -65,8 +64,7 @@ Test(spawn, a_tree_of_spawns_is_counted_whole) {
     T_EQ(ran, depth == 5 ? 111111 : 11111);
 }
 
-/* ---- identities
- * ------------------------------------------------------------------------------- */
+/* ---- identities ------------------------------------------------------------------------------ */
 
 static uint64_t ids[4000];
 static uint32_t n_ids;
@@ -108,8 +106,7 @@ Test(spawn, ids_are_unique_also_over_a_restart) {
         T_ASSERT(ids[i] != ids[i - 1], "%llu twice", (unsigned long long)ids[i]);
 }
 
-/* ---- arguments
- * -------------------------------------------------------------------------------- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 static void check_refusals(void) {
     struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
@@ -150,8 +147,7 @@ Test(spawn, options_null_are_the_defaults) {
     t_stop();
 }
 
-/* ---- limits
- * ----------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
 static go_chan *gate;
 
@@ -231,8 +227,7 @@ Test(spawn, a_hundred_thousand_may_be_parked, .timeout = 120) {
     T_EQ(canceled, n);
 }
 
-/* ---- out of memory
- * ---------------------------------------------------------------------------- */
+/* ---- out of memory --------------------------------------------------------------------------- */
 
 /* Spawn while a site fails: sooner or later an error, and who was spawned lives on; afterwards
  * everything is as before. */
@@ -316,8 +311,7 @@ Test(spawn, failed_spawns_do_not_pile_up_address_space) {
     go_chan_free(gate);
 }
 
-/* ---- foreign threads
- * -------------------------------------------------------------------------- */
+/* ---- foreign threads ------------------------------------------------------------------------- */
 
 static go_waitgroup hammered;
 
@@ -340,8 +334,7 @@ Test(spawn, foreign_threads_spawn_at_once) {
     t_stop();
 }
 
-/* ---- rt_g_each
- * -------------------------------------------------------------------------------- */
+/* ---- rt_g_each ------------------------------------------------------------------------------- */
 
 static bool count_live(struct rt_g *g, void *arg) {
     *(int *)arg += RT_WAIT_STATE(rt_load_acquire(&g->wait)) == RT_WAITING;

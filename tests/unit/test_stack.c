@@ -11,8 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-/* ---- classes
- * ---------------------------------------------------------------------------------- */
+/* ---- classes --------------------------------------------------------------------------------- */
 
 Test(stack, classes_are_powers_of_two_from_16k_to_8m) {
     static const struct {
@@ -29,8 +28,7 @@ Test(stack, classes_are_powers_of_two_from_16k_to_8m) {
         T_EQ(rt_stack_class(rt_stack_slot_bytes(c)), c);
 }
 
-/* ---- slots, without a runtime
- * ------------------------------------------------------------------ */
+/* ---- slots, without a runtime ---------------------------------------------------------------- */
 
 static void check_slot(struct rt_stack *s, unsigned c) {
     size_t bytes = rt_stack_slot_bytes(c), page = 4096;
@@ -123,8 +121,7 @@ Test(stack, without_memory_there_is_no_stack_and_no_slot_is_lost) {
     rt_stack_stop();
 }
 
-/* ---- on green threads
- * ------------------------------------------------------------------------- */
+/* ---- on green threads ------------------------------------------------------------------------ */
 
 static int spawn_sized(size_t bytes, void (*fn)(void *), void *arg) {
     struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
@@ -221,8 +218,95 @@ Test(stack, those_of_the_dead_are_used_again) {
     t_stop();
 }
 
-/* ---- overflow
- * --------------------------------------------------------------------------------- */
+/* ---- what is refused, and what is left ------------------------------------------------------- */
+
+static void check_default_class(void *arg) {
+    const struct rt_stack *s = rt_self()->stack;
+    T_EQ(rt_stack_slot_bytes(s->size_class), (size_t)t_int(arg));
+    T_ASSERT((char *)__builtin_frame_address(0) - s->low >= t_int(arg) / 16 * 10);
+}
+
+Test(stack, the_default_size_is_an_option) {
+    for (size_t bytes = 16 << 10; bytes <= 8 << 20; bytes *= 8) {
+        struct go_options o = GO_OPTIONS_INIT;
+        o.stack_size = bytes;
+        T_EQ(go_start(&o), 0);
+        T_SPAWN(check_default_class, t_ptr((intptr_t)bytes));
+        T_EQ(spawn_sized(bytes, check_default_class, t_ptr((intptr_t)bytes)), 0);
+        T_AWAIT(t_stats().tasks_live == 0);
+        t_stop();
+    }
+}
+
+static void park_for_ever(void *arg T_UNUSED) {
+    T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
+}
+
+Test(stack, a_refused_spawn_gives_its_stack_back) {
+    struct go_options o = GO_OPTIONS_INIT;
+    int spawned = 0, ran = 0;
+    o.max_tasks = 100;
+    T_EQ(go_start(&o), 0);
+    while (spawn_sized(1 << 20, park_for_ever, NULL) == 0)
+        spawned++;
+    T_ASSERT(spawned >= 98 && spawned <= 102, "%d", spawned);
+    size_t mapped = t_stats().stacks_mapped;
+    for (int i = 0; i < 1000; i++)
+        T_EQ(spawn_sized(1 << 20, short_lived, &ran), -EAGAIN);
+    T_EQ(t_stats().stacks_mapped, mapped);
+    t_stop();
+    T_EQ(ran, 0);
+}
+
+Test(stack, an_odd_size_without_a_guard_is_refused) {
+    int ran = 0, refused = 0;
+    T_EQ(go_start(NULL), 0);
+    T_EQ(spawn_sized(1 << 20, short_lived, &ran), 0);
+    T_AWAIT(t_stats().tasks_live == 0);
+    rt_fault_arm(RT_FAULT_GUARD, 1, true, ENOMEM);
+    for (int i = 0; i < 500; i++) /* who finds a used stack in the depot needs no guard */
+        refused += spawn_sized(1 << 20, short_lived, &ran) == -EAGAIN;
+    T_ASSERT(refused > 0);
+    rt_fault_disarm();
+    T_EQ(spawn_sized(1 << 20, short_lived, &ran), 0);
+    T_AWAIT(t_stats().tasks_live == 0);
+    T_EQ(ran, 502 - refused);
+    t_stop();
+}
+
+Test(stack, without_memory_for_an_odd_size_a_spawn_says_so) {
+    int ran = 0;
+    T_EQ(go_start(NULL), 0);
+    rt_fault_arm(RT_FAULT_MMAP, 1, true, ENOMEM);
+    int err = spawn_sized(8 << 20, short_lived, &ran);
+    T_ASSERT(err == -EAGAIN || err == -ENOMEM, "%d", err);
+    rt_fault_disarm();
+    T_EQ(spawn_sized(8 << 20, short_lived, &ran), 0);
+    T_AWAIT(t_stats().tasks_live == 0);
+    T_EQ(ran, 1);
+    t_stop();
+}
+
+Test(stack, nothing_is_left_after_the_stop) {
+    struct t_usage before = {0};
+    int ran = 0;
+    for (int round = 0; round < 4; round++) {
+        if (round == 1)
+            before = t_usage();
+        T_EQ(go_start(NULL), 0);
+        for (int i = 0; i < 100; i++) {
+            T_SPAWN(park_for_ever, NULL);
+            T_EQ(spawn_sized(32 << 10, park_for_ever, NULL), 0);
+        }
+        for (int i = 0; i < 50; i++) /* perhaps still waiting for their turn */
+            T_EQ(spawn_sized(8 << 20, short_lived, &ran), 0);
+        t_stop();
+    }
+    T_EQ(ran, 200);
+    T_SAME_USAGE(before);
+}
+
+/* ---- overflow -------------------------------------------------------------------------------- */
 
 static char *guard_low, *guard_high;
 
@@ -292,8 +376,7 @@ Test(stack, an_overflow_dies_in_its_own_guard) {
     T_DIES(SIGSEGV, where, overflow_beside_others(1 << 20, true));
 }
 
-/* ---- a kernel without light guards
- * ------------------------------------------------------------ */
+/* ---- a kernel without light guards ----------------------------------------------------------- */
 
 /* madvise(..., MADV_GUARD_INSTALL) says EINVAL from now on, as before Linux 6.13. */
 static void forbid_light_guards(void) {

@@ -130,8 +130,7 @@ Test(start, channels_and_locks_need_no_runtime) {
     go_checkpoint();
 }
 
-/* ---- failures ---------------------------------------------------------------------------------
- * */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 /* Fail the 1st, 2nd, ... use of a site, until start no longer reaches it. Either start reports the
  * error and leaves nothing, or it found another way (auto: epoll instead of io_uring) and works. */
@@ -200,8 +199,7 @@ Test(start, auto_falls_back_to_epoll_and_says_why) {
     rt_fault_disarm();
 }
 
-/* ---- forked children --------------------------------------------------------------------------
- * */
+/* ---- forked children ------------------------------------------------------------------------- */
 
 static void forked_child_of_running(void *arg) {
     pid_t pid = fork();
@@ -240,8 +238,7 @@ Test(start, a_forked_child_gets_enxio_and_its_parent_goes_on) {
     t_stop();
 }
 
-/* ---- what the host sees -----------------------------------------------------------------------
- * */
+/* ---- what the host sees -------------------------------------------------------------------- */
 
 /* The value of a line of /proc/self/task/<tid>/status. */
 static void task_status(const char *tid, const char *key, char *out, size_t size) {
@@ -275,10 +272,12 @@ Test(start, threads_are_named_and_block_all_but_the_synchronous_signals) {
             continue;
         sysmon += !strcmp(name, "gort-sysmon");
         workers += name[5] >= '0' && name[5] < '0' + PROCS && !name[6];
-        task_status(e->d_name, "SigBlk", mask, sizeof mask);
-        uint64_t blocked = strtoull(mask, NULL, 16);
-        for (size_t i = 0; i < T_COUNT(open); i++)
-            T_ASSERT(!(blocked >> (open[i] - 1) & 1), "%s blocks signal %d", name, open[i]);
+        uint64_t blocked = 0;
+        for (size_t i = 0; i < T_COUNT(open); i++) /* libc blocks all while a thread begins */
+            do {
+                task_status(e->d_name, "SigBlk", mask, sizeof mask);
+                blocked = strtoull(mask, NULL, 16);
+            } while (blocked >> (open[i] - 1) & 1);
         for (size_t i = 0; i < T_COUNT(shut); i++)
             T_ASSERT(blocked >> (shut[i] - 1) & 1, "%s does not block signal %d", name, shut[i]);
     }
@@ -327,8 +326,7 @@ Test(start, the_hosts_signals_are_left_alone) {
     check_dispositions(&before);
 }
 
-/* ---- errno ------------------------------------------------------------------------------------
- * */
+/* ---- errno ----------------------------------------------------------------------------------- */
 
 #define KEEPS_ERRNO(call) \
     do { \

@@ -59,8 +59,7 @@ Test(stop, takes_every_grace) {
     }
 }
 
-/* ---- who is parked is cancelled ---------------------------------------------------------------
- * */
+/* ---- who is parked is cancelled -------------------------------------------------------------- */
 
 static struct {
     go_chan *empty, *full;
@@ -160,8 +159,7 @@ Test(stop, whoever_is_parked_is_cancelled) {
     go_chan_free(park.full);
 }
 
-/* ---- spawns and stops meet --------------------------------------------------------------------
- * */
+/* ---- spawns and stops meet ------------------------------------------------------------------- */
 
 static struct {
     int stop, ok, ran, refused;
@@ -225,8 +223,7 @@ Test(stop, spawns_are_refused_from_its_start) {
     }
 }
 
-/* ---- who may stop -----------------------------------------------------------------------------
- * */
+/* ---- who may stop ---------------------------------------------------------------------------- */
 
 static void stop_inside(void *arg) {
     T_EQ(go_stop(GO_SECOND), -EDEADLK);
@@ -279,8 +276,7 @@ Test(stop, of_many_stoppers_one_wins) {
     }
 }
 
-/* ---- who does not end -------------------------------------------------------------------------
- * */
+/* ---- who does not end ------------------------------------------------------------------------ */
 
 static go_mutex held;
 
@@ -340,8 +336,7 @@ Test(stop, names_no_more_than_a_screenful) {
     t_stop();
 }
 
-/* ---- foreign threads inside -------------------------------------------------------------------
- * */
+/* ---- foreign threads inside ------------------------------------------------------------------ */
 
 static go_task *joined_by_thread;
 static void *join_by_thread(void *arg) {

@@ -17,8 +17,7 @@ static long rounds(long n) {
     return T_SCALE(t_procs() <= 8 ? n : n / 4);
 }
 
-/* ---- counting
- * --------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 Test(waitgroup, zero_is_not_waited_for_and_needs_no_runtime) {
     go_waitgroup wg = {0};
@@ -106,8 +105,7 @@ GTest(waitgroup, who_is_counted_may_add) {
     T_EQ(rt_load_relaxed(&ran), n);
 }
 
-/* ---- waiters
- * ---------------------------------------------------------------------------------- */
+/* ---- waiters --------------------------------------------------------------------------------- */
 
 static go_waitgroup shared, home;
 
@@ -188,8 +186,7 @@ GTest(waitgroup, one_waiter_that_gives_up_takes_no_other_with_it) {
     T_EQ(rt_load_acquire(&ran), 20);
 }
 
-/* ---- memory that goes away
- * -------------------------------------------------------------------- */
+/* ---- memory that goes away ------------------------------------------------------------------- */
 
 /* Each round has a waitgroup on a page of its own. Who has waited makes the page inaccessible at
  * once: the last done, or whoever lets the waiters go, must not touch it any more. */
@@ -384,8 +381,7 @@ GTest(waitgroup, the_last_of_many_waiters_may_free_it, .timeout = 120) {
     end_field();
 }
 
-/* ---- go_waitgroup_spawn
- * ----------------------------------------------------------------------- */
+/* ---- go_waitgroup_spawn ---------------------------------------------------------------------- */
 
 static int results[2000];
 
@@ -467,4 +463,18 @@ Test(waitgroup, a_spawn_at_the_limit_leaves_the_count_and_wakes_no_waiter) {
     T_EQ(rt_load_relaxed(&ran), 1);
     t_stop();
     T_ASSERT(n >= 49 && n <= 51, "%d", n);
+}
+
+/* On a stack frame that is gone at once. */
+static void nested(void *arg) {
+    intptr_t depth = t_int(arg);
+    go_waitgroup wg = {0};
+    for (int i = 0; depth > 0 && i < 3; i++)
+        T_EQ(go_waitgroup_spawn(&wg, nested, t_ptr(depth - 1)), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+}
+
+GTest(waitgroup, trees_of_them_on_stacks_end) {
+    for (int i = 0; i < 10; i++)
+        nested(t_ptr(T_SCALE(100) > 20 ? 7 : 5));
 }

@@ -19,8 +19,7 @@ static void on_one_p(void (*fn)(void *), void *arg) {
     t_stop();
 }
 
-/* ---- go_yield
- * --------------------------------------------------------------------------------- */
+/* ---- go_yield -------------------------------------------------------------------------------- */
 
 Test(yield, on_other_threads_it_is_a_yield_of_theirs) {
     go_yield();
@@ -87,8 +86,7 @@ GTest(yield, nobody_is_lost_in_a_crowd) {
         T_EQ(taken[i], 100);
 }
 
-/* ---- go_checkpoint
- * ---------------------------------------------------------------------------- */
+/* ---- go_checkpoint --------------------------------------------------------------------------- */
 
 static uint64_t laps[2];
 static uint32_t content;
@@ -143,9 +141,54 @@ GTest(yield, hogs_with_checkpoints_do_not_starve_a_sleeper) {
     T_EQ(go_waitgroup_wait(&home), 0);
 }
 
-/* ---- nopreempt
- * -------------------------------------------------------------------------------- */
+/* ---- nopreempt ------------------------------------------------------------------------------- */
 
+static uint32_t others;
+
+static void other(void *arg T_UNUSED) {
+    rt_fetch_add(&others, 1);
+}
+
+static void await_end_of_slice(void) {
+    while (!(rt_load_acquire(&rt_m()->p->attention) & RT_P_PREEMPT))
+        rt_cpu_relax();
+}
+
+static void hold_the_p(void *arg T_UNUSED) {
+    for (uint32_t i = 0; i < 3; i++) {
+        go_nopreempt_begin();
+        go_nopreempt_begin();
+        T_SPAWN(other, NULL);
+        await_end_of_slice();
+        for (int k = 0; k < 1000; k++)
+            go_checkpoint();
+        go_nopreempt_end();
+        go_checkpoint(); /* still inside */
+        T_EQ(rt_load_relaxed(&others), i);
+        go_nopreempt_end();
+        go_checkpoint();
+        T_EQ(rt_load_relaxed(&others), i + 1);
+    }
+    go_waitgroup_done(&home);
+}
+
+Test(yield, nopreempt_holds_the_p_over_the_end_of_the_slice_and_nests) {
+    on_one_p(hold_the_p, NULL);
+}
+
+static void park_inside(void *arg T_UNUSED) {
+    go_nopreempt_begin();
+    T_SPAWN(other, NULL);
+    go_yield(); /* asked for, so it yields */
+    T_EQ(rt_load_relaxed(&others), 1);
+    T_EQ(go_sleep(GO_MICROSECOND), 0);
+    go_nopreempt_end();
+    go_waitgroup_done(&home);
+}
+
+Test(yield, nopreempt_forbids_no_call_that_parks) {
+    on_one_p(park_inside, NULL);
+}
 
 static void leave_it_begun(void *arg T_UNUSED) {
     go_nopreempt_begin();
@@ -188,8 +231,7 @@ Test(yield, nopreempt_that_does_not_match_aborts) {
     T_DIES(SIGABRT, "gort: go_nopreempt_begin: nested too deeply", go_run(begin_without_end, NULL));
 }
 
-/* ---- who must not starve
- * ---------------------------------------------------------------------- */
+/* ---- who must not starve --------------------------------------------------------------------- */
 
 static go_chan *ball;
 
@@ -347,8 +389,7 @@ GTest(yield, a_yielding_crowd_does_not_starve_a_reader) {
     close(ends[1]);
 }
 
-/* ---- floods of spawns
- * ------------------------------------------------------------------------- */
+/* ---- floods of spawns ------------------------------------------------------------------------ */
 
 static void oldest(void *arg T_UNUSED) {
     rt_store_relaxed(&stop, 1);
@@ -414,8 +455,7 @@ Test(yield, a_flood_of_spawns_does_not_starve_one_of_another_thread) {
     t_join_threads(visitors, 1);
 }
 
-/* ---- migration
- * -------------------------------------------------------------------------------- */
+/* ---- migration ------------------------------------------------------------------------------- */
 
 static uint32_t moves;
 
