@@ -38,22 +38,29 @@ static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
     g->touched = 0;
 }
 
+static inline void count_end(struct rt_p *p) {
+    rt_store_release(&p->ended, p->ended + 1); /* pairs with the acquire in rt_live */
+}
+
 void rt_g_over(struct rt_m *m, struct rt_g *g) {
     if (rt_unlikely(g->touched))
         clean_touched(g);
-    rt_store_release(&m->p->ended, m->p->ended + 1); /* pairs with the acquire in live() */
+    count_end(m->p);
 }
 
 void rt_g_end(struct rt_m *m, struct rt_g *g) {
-    rt_g_over(m, g);
     if (g->flags & RT_G_TASK) {
+        rt_g_over(m, g);
         rt_task_ended(m, g);
         return;
     }
+    if (rt_unlikely(g->touched))
+        clean_touched(g);
     /* Seq + 1: claims of waits that are long over must fail on the next one that uses this
-     * struct. */
+     * struct. Counted last: who sees that nobody lives finds the record at a limit. */
     rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD));
     rt_g_free_owner(m->p, g);
+    count_end(m->p);
 }
 
 static inline void call(struct rt_g *g) {
