@@ -29,13 +29,13 @@ struct rt_g *rt_globq_take(struct rt_p *p, size_t max) {
     size_t n = rt_globq.list.n / rt.procs + 1;
     if (n > max)
         n = max;
-    size_t room = rt_runq_room_owner(p) + 1; /* the first does not go into the ring */
+    size_t room = rt_runq_room_owner(p) + 1; /* the first is not queued */
     if (n > room)
         n = room;
     struct rt_g *first = rt_glist_pop(&rt_globq.list);
     for (size_t i = 1; i < n && rt_globq.list.head; i++)
-        rt_runq_push_owner(p, rt_glist_pop(&rt_globq.list));
-    /* Who sees it smaller sees the ring filled: pairs with the acquire in rt_globq_size. */
+        rt_runq_push_batch_owner(p, rt_glist_pop(&rt_globq.list));
+    /* Who sees it smaller sees the queues filled: pairs with the acquire in rt_globq_size. */
     rt_store_release(&rt_globq.size, rt_globq.list.n);
     rt_unlock(&rt_globq.lock);
     return first;

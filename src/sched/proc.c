@@ -5,8 +5,9 @@
  * it: no switch at all. The loop runs when that is not possible: nothing queued, no stack at hand,
  * or somebody left a bit in p->attention, or RT_PICKS picks have been made. Order of the search:
  *
- *   due timers; completions; the global queue, once per visit; runnext; ring; a batch of the global
- *   queue; timers of others; half of another's ring; sleep in the netpoller or on a futex. */
+ *   due timers; completions; the global queue, once per visit; runnext; ring and fresh; a batch of
+ *   the global queue; timers of others; half of another's queues; sleep in the netpoller or on a
+ *   futex. */
 #include "sched/proc.h"
 
 #include "base/chaos.h"
@@ -227,6 +228,7 @@ static struct rt_g *look_around(struct rt_m *m) {
     }
     int64_t now = rt_sys_now();
     rt_idle_measure(p, now);
+    rt_runq_age_owner(p, now);
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
     if (p->timer_when <= now)

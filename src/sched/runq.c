@@ -1,8 +1,8 @@
-/* runq.c - overflow and stealing.
+/* runq.c - overflow, ageing and stealing.
  *
- * Overflow moves the newest half, as tokio does since 1.52: Go moves the oldest, and a G that came
- * from the global queue may then bounce back before it ran. Stealing takes the oldest half, rounded
- * up. */
+ * Of those that have started the overflow moves the newest half, as tokio does since 1.52: Go moves
+ * the oldest, and a G that came from the global queue may then bounce back before it ran. Fresh
+ * ones are taken newest first, so there it is the oldest that would wait longest. */
 #include "sched/runq.h"
 
 #include "base/sys.h"
@@ -10,6 +10,9 @@
 #include "sched/gate.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
+
+static const int64_t AGE_NS = 1000 * 1000;
+enum { AGE_PART = 16 };
 
 void rt_runq_spill_owner(struct rt_p *p) {
     struct rt_glist batch = {0};
@@ -21,24 +24,59 @@ void rt_runq_spill_owner(struct rt_p *p) {
     rt_idle_backlog(p, rt_sys_now()); /* who only spawns does not look around */
 }
 
+void rt_runq_spill_fresh_owner(struct rt_p *p) {
+    struct rt_glist batch = {0};
+    uint32_t head = p->fresh_head;
+    for (uint32_t i = 0; i < RT_RING / 2; i++)
+        rt_glist_push(&batch, p->fresh[(head + i) % RT_RING]);
+    rt_store_relaxed(&p->fresh_head, head + RT_RING / 2);
+    rt_globq_push(&batch);
+    rt_idle_backlog(p, rt_sys_now());
+}
+
+void rt_runq_age_owner(struct rt_p *p, int64_t now) {
+    uint32_t n = p->fresh_tail - p->fresh_head;
+    if (n == 0 || now - p->aged_at < AGE_NS)
+        return;
+    p->aged_at = now;
+    for (n = (n + AGE_PART - 1) / AGE_PART; n > 0; n--) {
+        struct rt_g *g = p->fresh[p->fresh_head % RT_RING];
+        rt_store_relaxed(&p->fresh_head, p->fresh_head + 1);
+        rt_runq_push_ring_owner(p, g);
+    }
+}
+
+static uint32_t half_of(uint32_t n, uint32_t room) {
+    n -= n / 2;
+    return n < room ? n : room;
+}
+
+/* Behind the victim's gate. The oldest comes out, the others go to the thief. */
+static struct rt_g *take_half(struct rt_p *thief, struct rt_p *victim, uint64_t *taken) {
+    uint32_t room = rt_runq_room_owner(thief) / 2; /* all may be of one kind */
+    uint32_t n = half_of(victim->tail - victim->head, room);
+    uint32_t fresh = half_of(victim->fresh_tail - victim->fresh_head, room);
+    struct rt_g *first = NULL;
+    for (uint32_t i = 0; i < n + fresh; i++) {
+        struct rt_g *g = i < n ? victim->ring[(victim->head + i) % RT_RING]
+                               : victim->fresh[(victim->fresh_head + i - n) % RT_RING];
+        if (!first)
+            first = g;
+        else
+            rt_runq_push_batch_owner(thief, g);
+    }
+    rt_store_relaxed(&victim->head, victim->head + n);
+    rt_store_relaxed(&victim->fresh_head, victim->fresh_head + fresh);
+    *taken = n + fresh;
+    return first;
+}
+
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim) {
     struct rt_m *m = victim->m;
     if (!rt_gate_try(m))
         return NULL;
-    uint32_t n = victim->tail - victim->head;
-    n -= n / 2;
-    uint32_t room = rt_runq_room_owner(thief) + 1;
-    if (n > room)
-        n = room;
-    struct rt_g *first = NULL;
-    for (uint32_t i = 0; i < n; i++) {
-        struct rt_g *g = victim->ring[(victim->head + i) % RT_RING];
-        if (!first)
-            first = g;
-        else
-            rt_runq_push_owner(thief, g);
-    }
-    rt_store_relaxed(&victim->head, victim->head + n);
+    uint64_t n;
+    struct rt_g *first = take_half(thief, victim, &n);
     if (n == 0 && rt_load_relaxed(&victim->stale) == victim->ticks + 1 && victim->runnext) {
         first = victim->runnext;
         rt_store_relaxed(&victim->runnext, NULL);

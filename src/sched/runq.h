@@ -1,13 +1,21 @@
-/* runq.h - the run queue of a P: a slot for the G that runs next, and a ring.
+/* runq.h - the run queues of a P: a slot for the G that runs next, a ring of Gs that have started,
+ * and a deque of fresh ones that have not.
  *
- * Promise: first in, first out, but for runnext: the newest G that was made ready goes there, kicks
- * the one before it to the end of the ring, and runs next within the slice of its maker (Go does
- * the same: a pair that talks stays on one core, hot). No G is lost or doubled, whatever thieves
- * do.
+ * Promise: no G is lost or doubled, whatever thieves do, and none waits for ever:
+ *   - runnext: the newest G that was made ready goes there, kicks the one before it to its queue,
+ *     and runs next within the slice of its maker (Go does the same: a pair that talks stays on one
+ *     core, hot).
+ *   - ring: first in, first out.
+ *   - fresh: the owner takes the newest, thieves the oldest (the order of Cilk, R. Blumofe and C.
+ *     Leiserson 1999). A tree of spawns is then walked depth first: it needs as many stacks as it
+ *     is deep, not as it is wide, each G runs on the hot stack of the one before it, and thieves
+ *     get those with the most work below them. Every AGE_NS the oldest sixteenth moves to the ring.
+ *   - While both have some they take turns.
+ * A full ring sends its newest half to the global queue, a full deque its oldest.
  *
  * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the
- * gate (gate.h): plain code, no locked instruction. head and tail are stored as relaxed atomics
- * just because searchers peek at them to see whether a visit may pay. */
+ * gate (gate.h): plain code, no locked instruction. The indices are stored as relaxed atomics just
+ * because searchers peek at them to see whether a visit may pay. */
 #ifndef RT_RUNQ_H
 #define RT_RUNQ_H
 
@@ -16,23 +24,55 @@
 static const uint64_t RT_STEAL_MIN_NS = 15 * 1000;
 
 void rt_runq_spill_owner(struct rt_p *p);
+void rt_runq_spill_fresh_owner(struct rt_p *p);
 
-static inline uint32_t rt_runq_len_any(const struct rt_p *p) {
-    uint32_t head = rt_load_relaxed(&p->head);
-    return rt_load_relaxed(&p->tail) - head;
+static inline uint32_t rt_runq_fresh_any(const struct rt_p *p) {
+    uint32_t head = rt_load_relaxed(&p->fresh_head);
+    return rt_load_relaxed(&p->fresh_tail) - head;
 }
 
+/* How many wait, apart from runnext. */
+static inline uint32_t rt_runq_len_any(const struct rt_p *p) {
+    uint32_t head = rt_load_relaxed(&p->head);
+    return rt_load_relaxed(&p->tail) - head + rt_runq_fresh_any(p);
+}
+
+/* Of whatever kind they are, so many more fit. */
 static inline uint32_t rt_runq_room_owner(const struct rt_p *p) {
-    return RT_RING - (p->tail - p->head);
+    uint32_t ring = p->tail - p->head, fresh = p->fresh_tail - p->fresh_head;
+    return RT_RING - (ring > fresh ? ring : fresh);
 }
 
 /* To the end of the ring. When it is full its newest half goes to the global queue first, never g
  * itself, which may be the G that is running (yield) and must not be seen elsewhere yet. */
-static inline void rt_runq_push_owner(struct rt_p *p, struct rt_g *g) {
+static inline void rt_runq_push_ring_owner(struct rt_p *p, struct rt_g *g) {
     if (rt_unlikely(p->tail - p->head == RT_RING))
         rt_runq_spill_owner(p);
     p->ring[p->tail % RT_RING] = g;
     rt_store_relaxed(&p->tail, p->tail + 1);
+}
+
+/* To the end of its queue. */
+static inline void rt_runq_push_owner(struct rt_p *p, struct rt_g *g) {
+    if (g->flags & RT_G_STARTED) {
+        rt_runq_push_ring_owner(p, g);
+        return;
+    }
+    if (rt_unlikely(p->fresh_tail - p->fresh_head == RT_RING))
+        rt_runq_spill_fresh_owner(p);
+    p->fresh[p->fresh_tail % RT_RING] = g;
+    rt_store_relaxed(&p->fresh_tail, p->fresh_tail + 1);
+}
+
+/* The next of a batch that came from elsewhere, oldest first; there is room. Its first fresh one is
+ * the first that is taken, once what is newer here has run. */
+static inline void rt_runq_push_batch_owner(struct rt_p *p, struct rt_g *g) {
+    if (g->flags & RT_G_STARTED) {
+        rt_runq_push_ring_owner(p, g);
+        return;
+    }
+    p->fresh[(p->fresh_head - 1) % RT_RING] = g;
+    rt_store_relaxed(&p->fresh_head, p->fresh_head - 1);
 }
 
 /* To runnext. True when there was one before: a second G waits now, so a wake may be due. */
@@ -40,7 +80,7 @@ static inline bool rt_runq_put_next_owner(struct rt_p *p, struct rt_g *g) {
     struct rt_g *before = p->runnext;
     rt_store_relaxed(&p->runnext, g);
     if (!before)
-        return p->tail != p->head;
+        return p->tail != p->head || p->fresh_tail != p->fresh_head;
     rt_runq_push_owner(p, before);
     return true;
 }
@@ -51,12 +91,19 @@ static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
         rt_store_relaxed(&p->runnext, NULL);
         return g;
     }
-    uint32_t head = p->head;
-    if (head == p->tail)
+    uint32_t head = p->head, newest = p->fresh_tail - 1;
+    bool fresh = p->fresh_head != newest + 1;
+    if (head != p->tail && (!fresh || (p->ticks & 1))) {
+        g = p->ring[head % RT_RING];
+        rt_store_relaxed(&p->head, head + 1);
+    } else if (fresh) {
+        g = p->fresh[newest % RT_RING];
+        rt_store_relaxed(&p->fresh_tail, newest);
+    } else {
         return NULL;
-    rt_store_relaxed(&p->head, head + 1);
+    }
     rt_bump(&p->ticks); /* a slice begins; runnext goes on in its maker's */
-    return p->ring[head % RT_RING];
+    return g;
 }
 
 /* The next G, unless somebody wants this P to look around first: then, or when there is none,
@@ -67,22 +114,26 @@ static inline struct rt_g *rt_runq_pick_owner(struct rt_p *p) {
     return rt_runq_pop_owner(p);
 }
 
-/* Is g at one of the two ends where its maker finds it again? Then take it. */
+/* Is g, which has not started, where its maker finds it again? Then take it. */
 static inline bool rt_runq_take_back_owner(struct rt_p *p, const struct rt_g *g) {
     if (p->runnext == g) {
         rt_store_relaxed(&p->runnext, NULL);
         return true;
     }
-    if (p->tail != p->head && p->ring[(p->tail - 1) % RT_RING] == g) {
-        rt_store_relaxed(&p->tail, p->tail - 1);
+    uint32_t newest = p->fresh_tail - 1;
+    if (p->fresh_head != newest + 1 && p->fresh[newest % RT_RING] == g) {
+        rt_store_relaxed(&p->fresh_tail, newest);
         return true;
     }
     return false;
 }
 
-/* Thief with its own P, inside the runtime: steal half of the victim's ring, rounded up, or its
- * runnext when that was seen to be left lying. One G is returned, the others are in the own
- * ring. */
+/* Looking around: the oldest fresh ones have waited long enough. */
+void rt_runq_age_owner(struct rt_p *p, int64_t now);
+
+/* Thief with its own P, inside the runtime: steal the older half of the victim's ring and of its
+ * fresh ones, rounded up, or its runnext when that was seen to be left lying. One G is returned,
+ * the others are in the own queues. */
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim);
 
 /* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a

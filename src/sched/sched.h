@@ -37,7 +37,7 @@
 #include <stdint.h>
 
 enum {
-    RT_RING = 256,         /* slots of a P's run queue; a power of two */
+    RT_RING = 256,         /* slots of each run queue of a P; a power of two */
     RT_MAX_PROCS = 1024,
     RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,
@@ -163,17 +163,19 @@ struct rt_p {
     /* Line 0: the pick. */
     struct rt_g *runnext;   /* runs next and inherits the slice */
     uint32_t head, tail;    /* of ring; free running. Also read, relaxed, by searchers */
+    uint32_t fresh_head, fresh_tail; /* of fresh; likewise */
     uint32_t budget;        /* picks left before a look around */
     uint32_t attention;     /* any thread sets bits; on the line that the pick reads anyway */
     uint32_t ticks;         /* slices begun; read by sysmon */
     uint32_t stale;         /* sysmon: ticks at which runnext was seen to wait long; 0 = never */
     uint32_t slice_ns;      /* how long a G runs here, lately; owner writes, thieves read */
-    uint32_t nstacks;
     struct rt_stack *stacks; /* bound and free, of the default class */
     struct rt_g *gfree;
     /* Line 1 */
+    uint32_t nstacks;
     uint32_t ngfree;
     int64_t looked_at;      /* when the owner last looked around */
+    int64_t aged_at;        /* when the oldest of fresh last had their turn */
     int64_t empty_at;       /* when its ring was last seen empty */
     uint64_t id_next, id_end;
     struct rt_timer *timers; /* 4-ary heap by when */
@@ -187,6 +189,7 @@ struct rt_p {
     /* Counters, written by the owner, read by anybody. */
     uint64_t spawned, ended, parks, steals, polls;
     struct rt_g *ring[RT_RING];
+    struct rt_g *fresh[RT_RING];
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 /* ---- M --------------------------------------------------------------------------------------- */

@@ -24,14 +24,21 @@ static void make_ps(uint32_t at) {
         ps[i].m = &ms[i];
         ps[i].index = ms[i].index = i;
         ms[i].p = &ps[i];
-        ps[i].head = ps[i].tail = at;
+        ps[i].head = ps[i].tail = ps[i].fresh_head = ps[i].fresh_tail = at;
         ps[i].budget = RT_PICKS;
         ps[i].slice_ns = 1000 * 1000;
     }
     rt_globq = (struct rt_globq){0};
     rt_asymmetric = rt_sys_membarrier_register();
-    for (size_t i = 0; i < T_COUNT(gs); i++)
+    for (size_t i = 0; i < T_COUNT(gs); i++) {
         gs[i].id = i;
+        gs[i].flags = RT_G_STARTED;
+    }
+}
+
+static void make_fresh(int from, int to) {
+    for (int i = from; i < to; i++)
+        gs[i].flags = 0;
 }
 
 static void push(struct rt_p *p, int from, int to) {
@@ -136,9 +143,10 @@ Test(runq, a_slice_begins_with_the_ring_and_not_with_runnext) {
     T_EQ(ps[0].ticks, ticks + 1);
 }
 
-Test(runq, its_maker_takes_back_from_both_ends_only) {
+Test(runq, its_maker_takes_back_from_runnext_and_the_newest_end_only) {
     make_ps(starts[0]);
     EACH_START {
+        make_fresh(0, 20);
         push(&ps[0], 0, 3);
         rt_runq_put_next_owner(&ps[0], &gs[9]);
         T_ASSERT(!rt_runq_take_back_owner(&ps[0], &gs[0]));
@@ -151,6 +159,89 @@ Test(runq, its_maker_takes_back_from_both_ends_only) {
         pops(&ps[0], 0, 1);
         T_ASSERT(!rt_runq_take_back_owner(&ps[0], &gs[0])); /* empty: the slot is old */
     }
+}
+
+/* ---- those that have not started ------------------------------------------------------------- */
+
+static void pops_down(struct rt_p *p, int from, int to) {
+    for (int i = from; i > to; i--)
+        T_ASSERT(rt_runq_pop_owner(p) == &gs[i], "not G %d", i);
+}
+
+Test(runq, of_the_fresh_ones_the_newest_comes_first) {
+    make_ps(starts[0]);
+    EACH_START {
+        make_fresh(0, RT_RING);
+        push(&ps[0], 0, RT_RING);
+        T_EQ(rt_runq_len_any(&ps[0]), RT_RING);
+        T_EQ(rt_runq_room_owner(&ps[0]), 0);
+        pops_down(&ps[0], RT_RING - 1, -1);
+        T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+    }
+}
+
+Test(runq, fresh_ones_and_started_ones_take_turns) {
+    make_ps(starts[0]);
+    EACH_START {
+        bool started_first = ps[0].ticks & 1;
+        make_fresh(100, 110);
+        push(&ps[0], 0, 20);
+        push(&ps[0], 100, 110);
+        for (int i = 0; i < 20; i++) {
+            struct rt_g *g = rt_runq_pop_owner(&ps[0]);
+            int k = i / 2;
+            T_ASSERT(g == ((i % 2 == 0) == started_first ? &gs[k] : &gs[109 - k]), "pick %d", i);
+        }
+        pops(&ps[0], 10, 20);
+        T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+    }
+}
+
+Test(runq, of_too_many_fresh_ones_the_oldest_half_goes_to_the_global_queue) {
+    make_ps(starts[0]);
+    EACH_START {
+        make_fresh(0, RT_RING + 1);
+        push(&ps[0], 0, RT_RING + 1);
+        T_EQ(rt_globq_size(), HALF);
+        pops_down(&ps[0], RT_RING, HALF - 1);
+        T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+        rt.procs = 1;
+        for (int i = 0; i < HALF; i++)
+            T_ASSERT(rt_globq_take(&ps[0], 1) == &gs[i], "not G %d", i);
+        rt.procs = 2;
+    }
+}
+
+Test(runq, a_batch_of_the_global_queue_is_run_in_its_order) {
+    make_ps(starts[0]);
+    EACH_START {
+        struct rt_glist l = {0};
+        make_fresh(0, 31);
+        for (int i = 0; i < 30; i++)
+            rt_glist_push(&l, &gs[i]);
+        push(&ps[0], 30, 31);
+        rt_globq_push(&l);
+        rt.procs = 1;
+        T_ASSERT(rt_globq_take(&ps[0], RT_RING) == &gs[0]);
+        rt.procs = 2;
+        pops(&ps[0], 30, 31); /* what was spawned here comes before it */
+        pops(&ps[0], 1, 30);
+        T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+    }
+}
+
+Test(runq, the_oldest_fresh_ones_have_their_turn_after_a_while) {
+    make_ps(0);
+    make_fresh(0, 100);
+    push(&ps[0], 0, 100);
+    rt_runq_age_owner(&ps[0], 1); /* not yet */
+    T_EQ(ps[0].tail, ps[0].head);
+    for (int round = 1; rt_runq_fresh_any(&ps[0]) != 0; round++) {
+        uint32_t n = rt_runq_fresh_any(&ps[0]);
+        rt_runq_age_owner(&ps[0], round * GO_SECOND);
+        T_EQ(rt_runq_fresh_any(&ps[0]), n - (n + 15) / 16);
+    }
+    pops(&ps[0], 0, 100); /* first in, first out again */
 }
 
 /* ---- stealing -------------------------------------------------------------------------------- */
@@ -179,10 +270,47 @@ Test(runq, steal_takes_no_more_than_the_thief_has_room_for) {
     push(&ps[0], 0, 100);
     push(&ps[1], 300, 300 + RT_RING - 10);
     T_ASSERT(rt_runq_steal(&ps[1], &ps[0]) == &gs[0]);
-    T_EQ(rt_runq_len_any(&ps[1]), RT_RING);
-    T_EQ(rt_runq_len_any(&ps[0]), 100 - 11);
+    T_EQ(rt_runq_len_any(&ps[1]), RT_RING - 10 + 4);
+    T_EQ(rt_runq_len_any(&ps[0]), 100 - 5);
     T_EQ(rt_globq_size(), 0);
-    pops(&ps[0], 11, 100);
+    pops(&ps[0], 5, 100);
+}
+
+Test(runq, steal_takes_the_oldest_half_of_the_fresh_ones_too) {
+    make_ps(starts[0]);
+    EACH_START {
+        make_fresh(100, 109);
+        push(&ps[0], 0, 5);
+        push(&ps[0], 100, 109);
+        T_ASSERT(rt_runq_steal(&ps[1], &ps[0]) == &gs[0]);
+        T_EQ(ps[1].steals, 3 + 5);
+        ps[1].ticks = 1; /* a started one is next */
+        pops(&ps[1], 1, 2);
+        pops(&ps[1], 100, 101); /* the oldest, as it came */
+        pops(&ps[1], 2, 3);
+        pops(&ps[1], 101, 105);
+        T_ASSERT(!rt_runq_pop_owner(&ps[1]));
+        ps[0].ticks = 0;
+        pops(&ps[0], 108, 109);
+        pops(&ps[0], 3, 4);
+        pops(&ps[0], 107, 108);
+        pops(&ps[0], 4, 5);
+        pops_down(&ps[0], 106, 104);
+        T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+    }
+}
+
+Test(runq, two_full_queues_fit_into_an_empty_one_by_halves) {
+    make_ps(7);
+    make_fresh(0, 2 * RT_RING); /* as many wait in the ring that were aged */
+    for (int i = 0; i < RT_RING; i++)
+        rt_runq_push_ring_owner(&ps[0], &gs[i]);
+    push(&ps[0], RT_RING, 2 * RT_RING);
+    T_ASSERT(rt_runq_steal(&ps[1], &ps[0]) == &gs[0]);
+    T_EQ(rt_runq_len_any(&ps[1]), RT_RING - 1);
+    T_EQ(rt_runq_len_any(&ps[0]), RT_RING);
+    pops(&ps[1], 1, HALF);
+    pops(&ps[1], RT_RING, RT_RING + HALF);
 }
 
 Test(runq, steal_leaves_runnext_alone_unless_it_was_seen_lying) {
@@ -254,6 +382,7 @@ Test(runq, thieves_and_owner_get_each_one_once) {
     uint64_t expected = 0;
     for (int round = 0; round < (int)T_SCALE(3000); round++) {
         rt_gate_enter(&ms[0]);
+        make_fresh(0, BATCH / 2); /* some of each kind */
         push(&ps[0], 0, BATCH);
         rt_gate_leave(&ms[0]);
         expected += BATCH;
