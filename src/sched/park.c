@@ -81,7 +81,7 @@ int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadl
         }
     }
     rt_bump(&m->p->parks);
-    rt_leave(m, g, g);
+    rt_leave(m, g, rt_runq_pick_owner(m->p), g);
     rt_gate_leave(rt_m());
     return g->wake_result;
 }
@@ -175,11 +175,19 @@ void go_yield(void) {
         return;
     }
     struct rt_g *g = m->g;
-    rt_runq_push_owner(m->p, g); /* nobody sees it before we have left: our gate is closed */
-    if (rt_unlikely(m->p->slice_ns >= RT_COARSE_NS) &&
-        rt_runq_len_any(m->p) + (m->p->runnext != NULL) > 1)
+    struct rt_p *p = m->p;
+    struct rt_g *next = rt_runq_pick_owner(p);
+    if (!next && p->budget != 0 && rt_load_relaxed(&p->attention) == 0) {
+        rt_gate_leave(m); /* nobody else is here */
+        return;
+    }
+    if (next) /* nobody sees g before we have left: the gate is closed */
+        rt_runq_push_yielder_owner(p, g);
+    else
+        m->yielder = g;
+    if (rt_unlikely(p->slice_ns >= RT_COARSE_NS) && rt_runq_len_any(p) > 1)
         rt_idle_wake();
-    rt_leave(m, g, NULL);
+    rt_leave(m, g, next, NULL);
     rt_gate_leave(rt_m());
 }
 

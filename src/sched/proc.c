@@ -278,6 +278,10 @@ static struct rt_g *find_runnable(struct rt_m *m) {
         if (rt_load_relaxed(&p->attention) & RT_P_STOP)
             return NULL;
         g = look_around(m);
+        if (m->yielder) { /* behind all that this has brought */
+            rt_runq_push_yielder_owner(p, m->yielder);
+            m->yielder = NULL;
+        }
         if (!g && (g = rt_runq_pop_owner(p)) != NULL)
             break;
         if (!g)

@@ -39,11 +39,13 @@ void rt_runq_age_owner(struct rt_p *p, int64_t now) {
     if (n == 0 || now - p->aged_at < AGE_NS)
         return;
     p->aged_at = now;
-    for (n = (n + AGE_PART - 1) / AGE_PART; n > 0; n--) {
-        struct rt_g *g = p->fresh[p->fresh_head % RT_RING];
-        rt_store_relaxed(&p->fresh_head, p->fresh_head + 1);
-        rt_runq_push_ring_owner(p, g);
-    }
+    n = (n + AGE_PART - 1) / AGE_PART;
+    uint32_t room = RT_RING - (p->tail - p->head);
+    if (n > room)
+        n = room;
+    for (uint32_t i = 0; i < n; i++)
+        rt_runq_push_ring_owner(p, p->fresh[(p->fresh_head + i) % RT_RING]);
+    rt_store_relaxed(&p->fresh_head, p->fresh_head + n);
 }
 
 static uint32_t half_of(uint32_t n, uint32_t room) {

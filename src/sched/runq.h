@@ -9,8 +9,11 @@
  *   - fresh: the owner takes the newest, thieves the oldest (the order of Cilk, R. Blumofe and C.
  *     Leiserson 1999). A tree of spawns is then walked depth first: it needs as many stacks as it
  *     is deep, not as it is wide, each G runs on the hot stack of the one before it, and thieves
- *     get those with the most work below them. Every AGE_NS the oldest sixteenth moves to the ring.
- *   - While both have some they take turns.
+ *     get those with the most work below them. Every AGE_NS the oldest sixteenth moves to the
+ *     ring.
+ *   - While both have some they take turns by rounds: as many picks as there are Gs of that kind
+ *     when the round begins. So a G that yields or is made ready waits no longer than it would in
+ *     one queue, and whoever spawns and yields does not outrun his children.
  * A full ring sends its newest half to the global queue, a full deque its oldest.
  *
  * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the
@@ -75,6 +78,15 @@ static inline void rt_runq_push_batch_owner(struct rt_p *p, struct rt_g *g) {
     rt_store_relaxed(&p->fresh_head, p->fresh_head - 1);
 }
 
+/* g yields, and is the running one: whoever waits comes first. */
+static inline void rt_runq_push_yielder_owner(struct rt_p *p, struct rt_g *g) {
+    if (p->tail == p->head) { /* a round of the ring would be his */
+        p->round = 0;
+        p->fresh_round = false;
+    }
+    rt_runq_push_ring_owner(p, g);
+}
+
 /* To runnext. True when there was one before: a second G waits now, so a wake may be due. */
 static inline bool rt_runq_put_next_owner(struct rt_p *p, struct rt_g *g) {
     struct rt_g *before = p->runnext;
@@ -85,6 +97,16 @@ static inline bool rt_runq_put_next_owner(struct rt_p *p, struct rt_g *g) {
     return true;
 }
 
+/* Whose turn is it, while there are both? */
+static inline bool rt_runq_fresh_turn_owner(struct rt_p *p) {
+    if (p->round == 0) {
+        p->fresh_round = !p->fresh_round;
+        p->round = p->fresh_round ? p->fresh_tail - p->fresh_head : p->tail - p->head;
+    }
+    p->round--;
+    return p->fresh_round;
+}
+
 static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
     struct rt_g *g = p->runnext;
     if (g) {
@@ -93,7 +115,7 @@ static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
     }
     uint32_t head = p->head, newest = p->fresh_tail - 1;
     bool fresh = p->fresh_head != newest + 1;
-    if (head != p->tail && (!fresh || (p->ticks & 1))) {
+    if (head != p->tail && (!fresh || !rt_runq_fresh_turn_owner(p))) {
         g = p->ring[head % RT_RING];
         rt_store_relaxed(&p->head, head + 1);
     } else if (fresh) {

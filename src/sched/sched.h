@@ -175,6 +175,8 @@ struct rt_p {
     uint32_t nstacks;
     uint32_t ngfree;
     int64_t looked_at;      /* when the owner last looked around */
+    uint32_t round;         /* picks left of a round, see runq.h */
+    bool fresh_round;
     int64_t aged_at;        /* when the oldest of fresh last had their turn */
     int64_t empty_at;       /* when its ring was last seen empty */
     uint64_t id_next, id_end;
@@ -200,6 +202,7 @@ struct rt_m {
     struct rt_p *p;
     struct rt_g *g;         /* running now; NULL in the scheduler loop; own thread */
     struct rt_g *pending;   /* picked, to be run by the scheduler loop; own thread */
+    struct rt_g *yielder;   /* to be queued after the look around; own thread */
     struct rt_g *dead;      /* ended; the scheduler loop frees it (sanitizer builds); own thread */
     struct rt_stack *odd_stack; /* of an ended G, for the loop to put back; own thread */
     struct rt_ctx ctx;      /* the scheduler loop */

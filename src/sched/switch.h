@@ -32,38 +32,37 @@ static inline void rt_bind(struct rt_g *g, struct rt_stack *s) {
 #endif
 }
 
-/* Which context runs next on m: a G that can run at once, or the scheduler loop. */
-static inline __attribute__((always_inline)) struct rt_ctx *rt_choose_next(struct rt_m *m,
-                                                                           struct rt_san **san) {
-    struct rt_g *next = rt_runq_pick_owner(m->p);
+/* The context in which next runs on m: its own, if that can be done at once, or the scheduler loop;
+ * this, too, for NULL. */
+static inline __attribute__((always_inline)) struct rt_ctx *
+rt_context_of(struct rt_m *m, struct rt_g *next, struct rt_san **san) {
     if (rt_likely(next != NULL)) {
-        if (rt_likely(next->flags & RT_G_STARTED)) {
-            m->g = next;
-            *san = next->san;
-            return &next->ctx;
+        if (rt_unlikely(!(next->flags & RT_G_STARTED))) {
+            struct rt_stack *s;
+            if (next->stack_class != rt.stack_class || !(s = rt_stack_pop_owner(m->p))) {
+                m->pending = next;
+                next = NULL;
+            } else {
+                rt_bind(next, s);
+            }
         }
-        struct rt_stack *s;
-        if (next->stack_class == rt.stack_class && (s = rt_stack_pop_owner(m->p)) != NULL) {
-            rt_bind(next, s);
-            m->g = next;
-            *san = next->san;
-            return &next->ctx;
-        }
-        m->pending = next;
     }
-    m->g = NULL;
-    *san = &m->san;
-    return &m->ctx;
+    m->g = next;
+    if (rt_unlikely(!next)) {
+        *san = &m->san;
+        return &m->ctx;
+    }
+    *san = next->san;
+    return &next->ctx;
 }
 
-/* Leave g, inside, and come back when somebody made it ready: inside again, perhaps on another M.
- * carry: g itself when a commit is due, NULL when it is in a queue (yield). */
+/* Leave g for next, inside, and come back when somebody made it ready: inside again, perhaps on
+ * another M. carry: g itself when a commit is due, NULL when it is in a queue (yield). */
 static inline __attribute__((always_inline)) void rt_leave(struct rt_m *m, struct rt_g *g,
+                                                           struct rt_g *next,
                                                            struct rt_g *carry) {
     struct rt_san *san;
-    struct rt_ctx *to = rt_choose_next(m, &san);
-    if (m->g == g)
-        return; /* a yield with nobody else around */
+    struct rt_ctx *to = rt_context_of(m, next, &san);
     rt_san_leave(g->san, san);
     struct rt_g *old = rt_arch_switch(&g->ctx, to, carry);
     rt_san_arrive(g->san);

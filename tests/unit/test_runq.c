@@ -180,20 +180,35 @@ Test(runq, of_the_fresh_ones_the_newest_comes_first) {
     }
 }
 
-Test(runq, fresh_ones_and_started_ones_take_turns) {
+Test(runq, fresh_ones_and_started_ones_take_turns_by_rounds) {
     make_ps(starts[0]);
     EACH_START {
-        bool started_first = ps[0].ticks & 1;
-        make_fresh(100, 110);
-        push(&ps[0], 0, 20);
-        push(&ps[0], 100, 110);
-        for (int i = 0; i < 20; i++) {
-            struct rt_g *g = rt_runq_pop_owner(&ps[0]);
-            int k = i / 2;
-            T_ASSERT(g == ((i % 2 == 0) == started_first ? &gs[k] : &gs[109 - k]), "pick %d", i);
-        }
-        pops(&ps[0], 10, 20);
+        make_fresh(100, 200);
+        push(&ps[0], 0, 4);
+        push(&ps[0], 100, 103);
+        pops_down(&ps[0], 102, 101);
+        push(&ps[0], 103, 110); /* they do not make the round longer */
+        push(&ps[0], 4, 6);
+        pops_down(&ps[0], 109, 107);
+        push(&ps[0], 110, 112);
+        pops(&ps[0], 0, 6);
+        pops_down(&ps[0], 111, 109);
+        pops_down(&ps[0], 107, 102);
+        pops_down(&ps[0], 101, 99);
         T_ASSERT(!rt_runq_pop_owner(&ps[0]));
+    }
+}
+
+Test(runq, who_yields_alone_in_the_ring_lets_the_fresh_ones_run_first) {
+    make_ps(0);
+    make_fresh(100, 200);
+    for (int i = 0; i < 2; i++) {
+        ps[0].fresh_round = i != 0;
+        ps[0].round = 5;
+        push(&ps[0], 100, 103);
+        rt_runq_push_yielder_owner(&ps[0], &gs[0]);
+        pops_down(&ps[0], 102, 99);
+        pops(&ps[0], 0, 1);
     }
 }
 
@@ -244,6 +259,17 @@ Test(runq, the_oldest_fresh_ones_have_their_turn_after_a_while) {
     pops(&ps[0], 0, 100); /* first in, first out again */
 }
 
+Test(runq, a_full_ring_takes_no_aged_ones) {
+    make_ps(0);
+    make_fresh(RT_RING, RT_RING + 10);
+    push(&ps[0], 0, RT_RING);
+    push(&ps[0], RT_RING, RT_RING + 10);
+    rt_runq_age_owner(&ps[0], GO_SECOND);
+    T_EQ(rt_runq_len_any(&ps[0]), RT_RING + 10);
+    ps[0].round = RT_RING;
+    pops(&ps[0], 0, RT_RING);
+}
+
 /* ---- stealing -------------------------------------------------------------------------------- */
 
 Test(runq, steal_takes_the_oldest_half_rounded_up) {
@@ -284,18 +310,11 @@ Test(runq, steal_takes_the_oldest_half_of_the_fresh_ones_too) {
         push(&ps[0], 100, 109);
         T_ASSERT(rt_runq_steal(&ps[1], &ps[0]) == &gs[0]);
         T_EQ(ps[1].steals, 3 + 5);
-        ps[1].ticks = 1; /* a started one is next */
-        pops(&ps[1], 1, 2);
-        pops(&ps[1], 100, 101); /* the oldest, as it came */
-        pops(&ps[1], 2, 3);
-        pops(&ps[1], 101, 105);
+        pops(&ps[1], 100, 105); /* as they came */
+        pops(&ps[1], 1, 3);
         T_ASSERT(!rt_runq_pop_owner(&ps[1]));
-        ps[0].ticks = 0;
-        pops(&ps[0], 108, 109);
-        pops(&ps[0], 3, 4);
-        pops(&ps[0], 107, 108);
-        pops(&ps[0], 4, 5);
-        pops_down(&ps[0], 106, 104);
+        pops_down(&ps[0], 108, 104);
+        pops(&ps[0], 3, 5);
         T_ASSERT(!rt_runq_pop_owner(&ps[0]));
     }
 }
