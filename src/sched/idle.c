@@ -16,8 +16,8 @@
  * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green
  * threads are run in the time that a second M needs to get up. So each P measures how long a G runs
  * there. While that is less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes
- * somebody when it has looked around and found its ring filled for LAZY_NS. Thieves pass by a ring
- * that its owner, who is awake, will have run within STEAL_MIN_NS. Should its owner get stuck in
+ * somebody when it looks around and its queues have not been empty for LAZY_NS. Thieves pass by
+ * queues that their owner, who is awake, will have run within STEAL_MIN_NS. Should he get stuck in
  * one G, sysmon notices at the next tick.
  *
  * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit
@@ -107,12 +107,15 @@ void rt_idle_measure(struct rt_p *p, int64_t now) {
     rt_store_relaxed(&p->slice_ns, (p->slice_ns + clamped) / 2);
     p->looked_at = now;
     if (rt_runq_len_any(p) == 0)
-        p->empty_at = now;
-    else
-        rt_idle_backlog(p, now);
+        p->was_empty = true;
+    rt_idle_backlog(p, now);
 }
 
 void rt_idle_backlog(struct rt_p *p, int64_t now) {
+    if (p->was_empty) {
+        p->was_empty = false;
+        p->empty_at = now;
+    }
     if (now - p->empty_at > LAZY_NS) {
         p->empty_at = now;
         rt_idle_wake();

@@ -248,7 +248,8 @@ static struct rt_g *look_around(struct rt_m *m) {
     }
     if (ready.n)
         rt_ready_batch(m, &ready);
-    return rt_runq_len_any(p) || p->runnext ? rt_globq_take(p, share) : NULL;
+    bool others = rt_runq_len_any(p) || p->runnext || m->yielder;
+    return others ? rt_globq_take(p, share) : NULL;
 }
 
 /* Out of work: submit and collect before the M goes through the idle protocol, whose heavy fence

@@ -27,9 +27,9 @@ void rt_runq_spill_owner(struct rt_p *p) {
 void rt_runq_spill_fresh_owner(struct rt_p *p) {
     struct rt_glist batch = {0};
     uint32_t head = p->fresh_head;
-    for (uint32_t i = 0; i < RT_RING / 2; i++)
-        rt_glist_push(&batch, p->fresh[(head + i) % RT_RING]);
-    rt_store_relaxed(&p->fresh_head, head + RT_RING / 2);
+    for (uint32_t i = 0; i < RT_FRESH / 2; i++)
+        rt_glist_push(&batch, p->fresh[(head + i) % RT_FRESH]);
+    rt_store_relaxed(&p->fresh_head, head + RT_FRESH / 2);
     rt_globq_push(&batch);
     rt_idle_backlog(p, rt_sys_now());
 }
@@ -44,7 +44,7 @@ void rt_runq_age_owner(struct rt_p *p, int64_t now) {
     if (n > room)
         n = room;
     for (uint32_t i = 0; i < n; i++)
-        rt_runq_push_ring_owner(p, p->fresh[(p->fresh_head + i) % RT_RING]);
+        rt_runq_push_ring_owner(p, p->fresh[(p->fresh_head + i) % RT_FRESH]);
     rt_store_relaxed(&p->fresh_head, p->fresh_head + n);
 }
 
@@ -61,7 +61,7 @@ static struct rt_g *take_half(struct rt_p *thief, struct rt_p *victim, uint64_t 
     struct rt_g *first = NULL;
     for (uint32_t i = 0; i < n + fresh; i++) {
         struct rt_g *g = i < n ? victim->ring[(victim->head + i) % RT_RING]
-                               : victim->fresh[(victim->fresh_head + i - n) % RT_RING];
+                               : victim->fresh[(victim->fresh_head + i - n) % RT_FRESH];
         if (!first)
             first = g;
         else

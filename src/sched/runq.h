@@ -12,8 +12,8 @@
  *     get those with the most work below them. Every AGE_NS the oldest sixteenth moves to the
  *     ring.
  *   - While both have some they take turns by rounds: as many picks as there are Gs of that kind
- *     when the round begins. So a G that yields or is made ready waits no longer than it would in
- *     one queue, and whoever spawns and yields does not outrun his children.
+ *     when the round begins, at most RT_RING. So a G that yields or is made ready waits no longer
+ *     than it would in one queue, and whoever spawns and yields does not outrun his children.
  * A full ring sends its newest half to the global queue, a full deque its oldest.
  *
  * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the
@@ -42,8 +42,9 @@ static inline uint32_t rt_runq_len_any(const struct rt_p *p) {
 
 /* Of whatever kind they are, so many more fit. */
 static inline uint32_t rt_runq_room_owner(const struct rt_p *p) {
-    uint32_t ring = p->tail - p->head, fresh = p->fresh_tail - p->fresh_head;
-    return RT_RING - (ring > fresh ? ring : fresh);
+    uint32_t ring = RT_RING - (p->tail - p->head);
+    uint32_t fresh = RT_FRESH - (p->fresh_tail - p->fresh_head);
+    return ring < fresh ? ring : fresh;
 }
 
 /* To the end of the ring. When it is full its newest half goes to the global queue first, never g
@@ -61,9 +62,9 @@ static inline void rt_runq_push_owner(struct rt_p *p, struct rt_g *g) {
         rt_runq_push_ring_owner(p, g);
         return;
     }
-    if (rt_unlikely(p->fresh_tail - p->fresh_head == RT_RING))
+    if (rt_unlikely(p->fresh_tail - p->fresh_head == RT_FRESH))
         rt_runq_spill_fresh_owner(p);
-    p->fresh[p->fresh_tail % RT_RING] = g;
+    p->fresh[p->fresh_tail % RT_FRESH] = g;
     rt_store_relaxed(&p->fresh_tail, p->fresh_tail + 1);
 }
 
@@ -74,7 +75,7 @@ static inline void rt_runq_push_batch_owner(struct rt_p *p, struct rt_g *g) {
         rt_runq_push_ring_owner(p, g);
         return;
     }
-    p->fresh[(p->fresh_head - 1) % RT_RING] = g;
+    p->fresh[(p->fresh_head - 1) % RT_FRESH] = g;
     rt_store_relaxed(&p->fresh_head, p->fresh_head - 1);
 }
 
@@ -91,8 +92,12 @@ static inline void rt_runq_push_yielder_owner(struct rt_p *p, struct rt_g *g) {
 static inline bool rt_runq_put_next_owner(struct rt_p *p, struct rt_g *g) {
     struct rt_g *before = p->runnext;
     rt_store_relaxed(&p->runnext, g);
-    if (!before)
-        return p->tail != p->head || p->fresh_tail != p->fresh_head;
+    if (!before) {
+        if (p->tail != p->head || p->fresh_tail != p->fresh_head)
+            return true;
+        p->was_empty = true;
+        return false;
+    }
     rt_runq_push_owner(p, before);
     return true;
 }
@@ -102,6 +107,8 @@ static inline bool rt_runq_fresh_turn_owner(struct rt_p *p) {
     if (p->round == 0) {
         p->fresh_round = !p->fresh_round;
         p->round = p->fresh_round ? p->fresh_tail - p->fresh_head : p->tail - p->head;
+        if (p->round > RT_RING)
+            p->round = RT_RING;
     }
     p->round--;
     return p->fresh_round;
@@ -119,7 +126,7 @@ static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
         g = p->ring[head % RT_RING];
         rt_store_relaxed(&p->head, head + 1);
     } else if (fresh) {
-        g = p->fresh[newest % RT_RING];
+        g = p->fresh[newest % RT_FRESH];
         rt_store_relaxed(&p->fresh_tail, newest);
     } else {
         return NULL;
@@ -143,7 +150,7 @@ static inline bool rt_runq_take_back_owner(struct rt_p *p, const struct rt_g *g)
         return true;
     }
     uint32_t newest = p->fresh_tail - 1;
-    if (p->fresh_head != newest + 1 && p->fresh[newest % RT_RING] == g) {
+    if (p->fresh_head != newest + 1 && p->fresh[newest % RT_FRESH] == g) {
         rt_store_relaxed(&p->fresh_tail, newest);
         return true;
     }

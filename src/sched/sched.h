@@ -37,7 +37,8 @@
 #include <stdint.h>
 
 enum {
-    RT_RING = 256,         /* slots of each run queue of a P; a power of two */
+    RT_RING = 256,         /* slots of a P's ring; a power of two */
+    RT_FRESH = 1024,       /* and of those that have not started */
     RT_MAX_PROCS = 1024,
     RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,
@@ -178,7 +179,8 @@ struct rt_p {
     uint32_t round;         /* picks left of a round, see runq.h */
     bool fresh_round;
     int64_t aged_at;        /* when the oldest of fresh last had their turn */
-    int64_t empty_at;       /* when its ring was last seen empty */
+    int64_t empty_at;       /* when its queues were last seen empty */
+    bool was_empty;         /* they were since the last look around */
     uint64_t id_next, id_end;
     struct rt_timer *timers; /* 4-ary heap by when */
     uint32_t ntimers, cap_timers;
@@ -191,7 +193,7 @@ struct rt_p {
     /* Counters, written by the owner, read by anybody. */
     uint64_t spawned, ended, parks, steals, polls;
     struct rt_g *ring[RT_RING];
-    struct rt_g *fresh[RT_RING];
+    struct rt_g *fresh[RT_FRESH];
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 /* ---- M --------------------------------------------------------------------------------------- */

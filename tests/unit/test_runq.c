@@ -11,7 +11,7 @@ enum { HALF = RT_RING / 2 };
 
 static struct rt_p ps[2];
 static struct rt_m ms[2];
-static struct rt_g gs[4 * RT_RING];
+static struct rt_g gs[2 * RT_FRESH];
 
 /* Two Ps and no runtime. Head and tail begin at `at`. */
 static void make_ps(uint32_t at) {
@@ -171,11 +171,11 @@ static void pops_down(struct rt_p *p, int from, int to) {
 Test(runq, of_the_fresh_ones_the_newest_comes_first) {
     make_ps(starts[0]);
     EACH_START {
-        make_fresh(0, RT_RING);
-        push(&ps[0], 0, RT_RING);
-        T_EQ(rt_runq_len_any(&ps[0]), RT_RING);
+        make_fresh(0, RT_FRESH);
+        push(&ps[0], 0, RT_FRESH);
+        T_EQ(rt_runq_len_any(&ps[0]), RT_FRESH);
         T_EQ(rt_runq_room_owner(&ps[0]), 0);
-        pops_down(&ps[0], RT_RING - 1, -1);
+        pops_down(&ps[0], RT_FRESH - 1, -1);
         T_ASSERT(!rt_runq_pop_owner(&ps[0]));
     }
 }
@@ -215,13 +215,13 @@ Test(runq, who_yields_alone_in_the_ring_lets_the_fresh_ones_run_first) {
 Test(runq, of_too_many_fresh_ones_the_oldest_half_goes_to_the_global_queue) {
     make_ps(starts[0]);
     EACH_START {
-        make_fresh(0, RT_RING + 1);
-        push(&ps[0], 0, RT_RING + 1);
-        T_EQ(rt_globq_size(), HALF);
-        pops_down(&ps[0], RT_RING, HALF - 1);
+        make_fresh(0, RT_FRESH + 1);
+        push(&ps[0], 0, RT_FRESH + 1);
+        T_EQ(rt_globq_size(), RT_FRESH / 2);
+        pops_down(&ps[0], RT_FRESH, RT_FRESH / 2 - 1);
         T_ASSERT(!rt_runq_pop_owner(&ps[0]));
         rt.procs = 1;
-        for (int i = 0; i < HALF; i++)
+        for (int i = 0; i < RT_FRESH / 2; i++)
             T_ASSERT(rt_globq_take(&ps[0], 1) == &gs[i], "not G %d", i);
         rt.procs = 2;
     }
@@ -319,15 +319,15 @@ Test(runq, steal_takes_the_oldest_half_of_the_fresh_ones_too) {
     }
 }
 
-Test(runq, two_full_queues_fit_into_an_empty_one_by_halves) {
+Test(runq, steal_takes_no_more_than_half_a_ring_of_each_kind) {
     make_ps(7);
-    make_fresh(0, 2 * RT_RING); /* as many wait in the ring that were aged */
+    make_fresh(0, 2 * RT_FRESH); /* as many wait in the ring that were aged */
     for (int i = 0; i < RT_RING; i++)
         rt_runq_push_ring_owner(&ps[0], &gs[i]);
-    push(&ps[0], RT_RING, 2 * RT_RING);
+    push(&ps[0], RT_RING, RT_RING + RT_FRESH);
     T_ASSERT(rt_runq_steal(&ps[1], &ps[0]) == &gs[0]);
     T_EQ(rt_runq_len_any(&ps[1]), RT_RING - 1);
-    T_EQ(rt_runq_len_any(&ps[0]), RT_RING);
+    T_EQ(rt_runq_len_any(&ps[0]), RT_FRESH);
     pops(&ps[1], 1, HALF);
     pops(&ps[1], RT_RING, RT_RING + HALF);
 }

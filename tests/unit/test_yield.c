@@ -351,6 +351,32 @@ static void spawn_sleepers(void) {
         T_SPAWN(sleep_through, NULL);
 }
 
+static void yield_until_told(void *arg T_UNUSED) {
+    while (!rt_load_relaxed(&stop))
+        go_yield();
+    go_waitgroup_done(&home);
+}
+
+static void tell(void *arg T_UNUSED) {
+    rt_store_relaxed(&stop, 1);
+}
+
+static void *spawn_who_tells(void *arg) {
+    T_SPAWN(tell, NULL);
+    return arg;
+}
+
+static void yield_alone_beside_a_thread(void *arg) {
+    pthread_t t;
+    t_start_threads(&t, 1, spawn_who_tells);
+    yield_until_told(arg);
+    t_join_threads(&t, 1);
+}
+
+Test(yield, who_yields_alone_does_not_starve_one_of_another_thread) {
+    on_one_p(yield_alone_beside_a_thread, NULL);
+}
+
 GTest(yield, a_yielding_crowd_does_not_starve_a_sleeper) {
     through_the_crowd(MANY, spawn_sleepers);
 }
