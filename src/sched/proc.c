@@ -27,7 +27,7 @@ const struct rt_poller *rt_poller;
 const char *rt_poller_why;
 
 static const int64_t NO_STACK_NAP_NS = 1000 * 1000;
-enum { GLOBQ_BATCH = 32, CROWDED_POLL = 8 };
+enum { GLOBQ_BATCH = 32, TIMERS_BATCH = 32, CROWDED_POLL = 8 };
 
 /* ---- the life of a G ------------------------------------------------------------------------- */
 
@@ -198,7 +198,7 @@ static struct rt_g *steal(struct rt_m *m) {
             continue;
         if (earliest <= now && rt_load_relaxed(&victim->timer_when) <= now) {
             struct rt_glist ready = {0};
-            rt_timer_run(p, victim, now, &ready);
+            rt_timer_run(p, victim, now, &ready, TIMERS_BATCH);
             struct rt_g *g = rt_glist_pop(&ready);
             rt_ready_batch(m, &ready);
             if (g)
@@ -232,24 +232,22 @@ static struct rt_g *look_around(struct rt_m *m) {
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
-        rt_timer_run(p, p, now, &ready);
+        rt_timer_run(p, p, now, &ready, TIMERS_BATCH);
     /* What waits in the global queue comes before what a poll would bring in, or each poll would
      * fill the ring and push the rest back there for ever. Now and then the poll is due all the
      * same. */
-    size_t share = 1;
+    uint32_t len = rt_runq_len_any(p);
     if (rt_poller && rt_poller->pending(m)) {
-        bool crowded = rt_globq_size() != 0 || rt_runq_len_any(p) >= RT_RING / 2;
+        bool crowded = rt_globq_size() != 0 || len >= RT_RING / 2;
         if (!crowded || ++p->visits % CROWDED_POLL == 0) {
             rt_bump(&p->polls);
             rt_poller->poll(m, false, &ready);
-        } else if (rt_runq_len_any(p) < RT_RING / 4) {
-            share = GLOBQ_BATCH;
         }
     }
     if (ready.n)
         rt_ready_batch(m, &ready);
     bool others = rt_runq_len_any(p) || p->runnext || m->yielder;
-    return others ? rt_globq_take(p, share) : NULL;
+    return others ? rt_globq_take(p, rt_globq_size() > len ? GLOBQ_BATCH : 1) : NULL;
 }
 
 /* Out of work: submit and collect before the M goes through the idle protocol, whose heavy fence

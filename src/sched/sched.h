@@ -99,17 +99,18 @@ struct rt_g {
     int32_t wake_result;    /* what the claimer says: 0 or -errno */
     uint32_t park_fence;    /* the commit needs a full fence (a timer is armed); owner */
     const char *name;
-    /* Line 2: tasks, timers. */
-    void *result;
-    struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
-    struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
-    uint64_t joiner_seq;
-    uint32_t task_lock;
-    uint32_t task_done;     /* under task_lock */
+    /* Line 2: timers, tasks. */
     int64_t timer_when;     /* when the live timer entry fires; INT64_MAX: none */
     int64_t wait_deadline;  /* of the current park; read by the timer */
     uint32_t timer_gen;     /* entries of another generation are dead */
+    uint32_t task_lock;
+    uint64_t joiner_seq;
+    struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
+    void *result;
+    struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
+    uint32_t task_done;     /* under task_lock */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
+    /* Line 3. */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
 } __attribute__((aligned(RT_CACHE_LINE)));
 

@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 64 };
+enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 32 };
 
 /* ---- the heap; owner or behind the gate ------------------------------------------------------ */
 
@@ -160,8 +160,10 @@ static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct r
         if (RT_WAIT_STATE(word) < RT_WAITING)
             return;
     }
-    if (expire(p, g, RT_WAIT_SEQ(word), now))
+    if (expire(p, g, RT_WAIT_SEQ(word), now)) {
+        __builtin_prefetch(g->ctx.sp, 1); /* and so is the end of its stack */
         rt_glist_push(ready, g);
+    }
 }
 
 bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq) {
@@ -180,7 +182,8 @@ void rt_timer_forget(struct rt_g *g) {
         rt_fetch_add_relaxed(&m->p->timers_dead, 1);
 }
 
-void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready) {
+void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready,
+                  size_t most) {
     struct rt_timer due[DUE_BATCH];
     uint32_t n;
     do {
@@ -190,9 +193,12 @@ void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_gl
         n = take_due(victim, now, due, DUE_BATCH);
         if (p != victim)
             rt_gate_open(m);
+        for (uint32_t i = 0; i < n; i++) /* they have slept, and their records are cold */
+            for (size_t line = 0; line < 3 * RT_CACHE_LINE; line += RT_CACHE_LINE)
+                __builtin_prefetch((char *)due[i].g + line, 1);
         for (uint32_t i = 0; i < n; i++)
             fire(p, &due[i], now, ready);
-    } while (n == DUE_BATCH);
+    } while (n == DUE_BATCH && ready->n < most);
 }
 
 int64_t rt_timer_earliest_any(void) {

@@ -113,7 +113,7 @@ Test(timer, the_heap_gives_them_back_in_order) {
     int64_t last = 0;
     for (int64_t now = 0; now <= 1000; now += 50) {
         struct rt_glist ready = {0};
-        rt_timer_run(&p, &p, now, &ready);
+        rt_timer_run(&p, &p, now, &ready, SIZE_MAX);
         for (struct rt_g *r; (r = rt_glist_pop(&ready)) != NULL;) {
             T_ASSERT(r->wait_deadline >= last && r->wait_deadline <= now);
             T_EQ(r->wake_result, -ETIMEDOUT);
