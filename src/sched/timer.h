@@ -15,7 +15,8 @@ bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq);
 /* g ends: its entry is dead. */
 void rt_timer_forget(struct rt_g *g);
 
-/* Fire what is due in victim's heap, the earliest first, until about `most` claimed Gs are in ready.
+/* Fire what is due in victim's heap, the earliest first, until about `most` claimed Gs are in
+ * ready.
  * Owner of p, inside; victim may be p. */
 void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready,
                   size_t most);
