@@ -1,4 +1,4 @@
-/* sys_io.c - descriptors, sockets, epoll and io_uring, as the kernel offers them.
+/* sys_io.c - descriptors, sockets and epoll, as the kernel offers them.
  *
  * recv and send, which every request pays, go to the kernel by syscall(2): in a process with
  * threads the wrappers of glibc make each call a cancellation point, which costs two locked
@@ -12,13 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -246,34 +244,4 @@ int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeou
 #endif
     int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
     return KEEP_ERRNO(int, epoll_wait(epfd, out, max, ms > INT32_MAX ? INT32_MAX : (int)ms));
-}
-
-/* ---- io_uring -------------------------------------------------------------------------------- */
-
-int rt_sys_ring_setup(unsigned entries, struct io_uring_params *p) {
-    int err = rt_fault(RT_FAULT_RING);
-    return err ? err : (int)KEEP_ERRNO(long, syscall(SYS_io_uring_setup, entries, p));
-}
-
-int rt_sys_ring_enter(int fd, unsigned submit, unsigned min, unsigned flags, void *arg,
-                      size_t arg_bytes) {
-    return (int)KEEP_ERRNO(long,
-                           syscall(SYS_io_uring_enter, fd, submit, min, flags, arg, arg_bytes));
-}
-
-int rt_sys_ring_register(int fd, unsigned op, void *arg, unsigned n) {
-    return (int)KEEP_ERRNO(long, syscall(SYS_io_uring_register, fd, op, arg, n));
-}
-
-void *rt_sys_ring_map(int fd, uint64_t offset, size_t bytes) {
-    int saved = errno;
-    void *p = MAP_FAILED;
-    if (!rt_fault(RT_FAULT_MMAP))
-        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
-    if (p != MAP_FAILED && madvise(p, bytes, MADV_DONTFORK) != 0) {
-        munmap(p, bytes);
-        p = MAP_FAILED;
-    }
-    errno = saved;
-    return p == MAP_FAILED ? NULL : p;
 }

@@ -1,6 +1,6 @@
-/* sys_io.h - the system calls on descriptors, sockets, epoll and io_uring, each returning >= 0 or
- * -errno, none touching errno's value as the caller sees it. None of them retries EINTR but where
- * it says so. Descriptors made here are close-on-exec. */
+/* sys_io.h - the system calls on descriptors, sockets and epoll, each returning >= 0 or -errno,
+ * none touching errno's value as the caller sees it. None of them retries EINTR but where it says
+ * so. Descriptors made here are close-on-exec. io_uring is entered by liburing (netpoll/ring.c). */
 #ifndef RT_SYS_IO_H
 #define RT_SYS_IO_H
 
@@ -12,7 +12,6 @@
 #include <sys/uio.h>
 
 struct epoll_event;
-struct io_uring_params;
 
 /* ---- transfers. EINTR is retried in all of them ---------------------------------------------- */
 
@@ -61,15 +60,5 @@ int rt_sys_epoll_create(void);
 int rt_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data);
 /* timeout_ns < 0 waits for ever. The number of events, or -errno. */
 int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeout_ns);
-
-/* ---- io_uring -------------------------------------------------------------------------------- */
-
-int rt_sys_ring_setup(unsigned entries, struct io_uring_params *p);
-int rt_sys_ring_enter(int fd, unsigned submit, unsigned min, unsigned flags, void *arg,
-                      size_t arg_bytes);
-int rt_sys_ring_register(int fd, unsigned op, void *arg, unsigned n);
-/* A part of the ring, which a forked child does not get. NULL on failure; rt_sys_unmap undoes
- * it. */
-void *rt_sys_ring_map(int fd, uint64_t offset, size_t bytes);
 
 #endif

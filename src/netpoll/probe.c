@@ -12,56 +12,58 @@
 enum { NOP = 1, POLL = 2, POLL_AGAIN = 3, REMOVE = 4 };
 static const int64_t BRIEFLY_NS = 100 * 1000;
 
-static void prepare(struct rt_ring *r, unsigned op, int fd, uint64_t data) {
-    struct io_uring_sqe *sqe = rt_ring_sqe(r);
-    sqe->opcode = (uint8_t)op;
-    sqe->fd = fd;
+static void prepare_poll(struct rt_ring *r, int fd, uint64_t data) {
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&r->u);
+    io_uring_prep_poll_add(sqe, fd, POLLIN);
     sqe->user_data = data;
-    if (op == IORING_OP_POLL_ADD)
-        sqe->poll32_events = POLLIN;
 }
 
 /* The next completion must be `data`; *res is its result. */
 static bool next_is(struct rt_ring *r, uint64_t data, int *res) {
-    if (rt_ring_ready(r) == 0)
-        return false;
-    uint32_t head = *r->cq_khead;
-    struct io_uring_cqe *cqe = &r->cqes[head & r->cq_mask];
-    bool ok = cqe->user_data == data;
-    *res = cqe->res;
-    rt_store_release(r->cq_khead, head + 1); /* read by the kernel */
+    struct io_uring_cqe *cqe;
+    unsigned head;
+    bool ok = false;
+    io_uring_for_each_cqe(&r->u, head, cqe) {
+        ok = cqe->user_data == data;
+        *res = cqe->res;
+        io_uring_cq_advance(&r->u, 1);
+        break;
+    }
     return ok;
 }
 
 static int run(struct rt_ring *r, int bell) {
     int res = 0;
-    prepare(r, IORING_OP_NOP, -1, NOP);
-    prepare(r, IORING_OP_POLL_ADD, bell, POLL);
-    int err = rt_ring_enter(r, true, 0, -1);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&r->u);
+    io_uring_prep_nop(sqe);
+    sqe->user_data = NOP;
+    prepare_poll(r, bell, POLL);
+    int err = rt_ring_submit(r);
     if (err)
         return err;
-    if (rt_ring_unsubmitted(r) || !next_is(r, NOP, &res) || res != 0 || rt_ring_ready(r))
+    if (io_uring_sq_ready(&r->u) || !next_is(r, NOP, &res) || res != 0 || io_uring_cq_ready(&r->u))
         return -EOPNOTSUPP;
 
     /* The flag shows deferred work, and entering runs it. */
     rt_sys_eventfd_add(bell);
     if (!rt_ring_wants(r))
         return -EOPNOTSUPP;
-    rt_ring_enter(r, true, 0, -1);
+    rt_ring_submit(r);
     if (!next_is(r, POLL, &res) || !(res & POLLIN))
         return -EOPNOTSUPP;
     rt_sys_eventfd_drain(bell);
 
     /* A wait ends by its own time-out; a removed poll completes, its removal does not. */
-    prepare(r, IORING_OP_POLL_ADD, bell, POLL_AGAIN);
-    rt_ring_enter(r, true, 1, BRIEFLY_NS);
-    if (rt_ring_ready(r))
+    prepare_poll(r, bell, POLL_AGAIN);
+    rt_ring_wait(r, BRIEFLY_NS);
+    if (io_uring_cq_ready(&r->u))
         return -EOPNOTSUPP;
-    struct io_uring_sqe *sqe = rt_ring_sqe(r);
-    *sqe = (struct io_uring_sqe){.opcode = IORING_OP_POLL_REMOVE, .fd = -1, .addr = POLL_AGAIN,
-                                 .flags = IOSQE_CQE_SKIP_SUCCESS, .user_data = REMOVE};
-    rt_ring_enter(r, true, 0, -1);
-    if (!next_is(r, POLL_AGAIN, &res) || res != -ECANCELED || rt_ring_ready(r))
+    sqe = io_uring_get_sqe(&r->u);
+    io_uring_prep_poll_remove(sqe, POLL_AGAIN);
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = REMOVE;
+    rt_ring_submit(r);
+    if (!next_is(r, POLL_AGAIN, &res) || res != -ECANCELED || io_uring_cq_ready(&r->u))
         return -EOPNOTSUPP;
     return 0;
 }

@@ -90,12 +90,12 @@ static struct uring *own(void) {
 
 /* An entry; a full queue is submitted on the spot. NULL: the kernel does not take any now. */
 static struct io_uring_sqe *entry(struct uring *u) {
-    if (rt_ring_unsubmitted(&u->ring) == 0)
+    if (io_uring_sq_ready(&u->ring.u) == 0)
         u->first_prep = rt_sys_now();
-    struct io_uring_sqe *sqe = rt_ring_sqe(&u->ring);
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring.u);
     if (rt_unlikely(!sqe)) {
-        rt_ring_enter(&u->ring, true, 0, -1);
-        sqe = rt_ring_sqe(&u->ring);
+        rt_ring_submit(&u->ring);
+        sqe = io_uring_get_sqe(&u->ring.u);
     }
     return sqe;
 }
@@ -104,9 +104,7 @@ static int prepare_poll(struct uring *u, int fd, int dir, uint32_t seq, unsigned
     struct io_uring_sqe *sqe = entry(u);
     if (!sqe)
         return -EAGAIN;
-    sqe->opcode = IORING_OP_POLL_ADD;
-    sqe->fd = fd;
-    sqe->poll32_events = mask; /* on a little-endian machine */
+    io_uring_prep_poll_add(sqe, fd, mask);
     sqe->user_data = poll_data(fd, dir, seq);
     u->inflight++;
     return 0;
@@ -116,9 +114,7 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
     struct io_uring_sqe *sqe = entry(u);
     if (!sqe)
         return false;
-    sqe->opcode = IORING_OP_POLL_REMOVE;
-    sqe->fd = -1;
-    sqe->addr = data;
+    io_uring_prep_poll_remove(sqe, data);
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = (uint64_t)TAG_NONE << 60;
     return true;
@@ -196,7 +192,7 @@ static void uring_disarm(struct rt_fd *s, int fd) {
         if (s->poll[dir].owner)
             submit |= take_back(s, fd, dir, true);
     if (submit) /* the deferred work, too: the file is let go there */
-        rt_ring_enter(&own()->ring, true, 0, -1);
+        rt_ring_submit(&own()->ring);
 }
 
 static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_disarm};
@@ -222,17 +218,19 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
 }
 
 static unsigned reap(struct uring *u, struct rt_glist *ready) {
-    struct rt_ring *r = &u->ring;
-    uint32_t head = *r->cq_khead, tail = rt_load_acquire(r->cq_ktail); /* the kernel's release */
-    unsigned n = 0;
-    for (; head != tail && n < REAP_MAX; head++, n++) {
-        uint64_t data = r->cqes[head & r->cq_mask].user_data;
+    struct io_uring_cqe *cqe;
+    unsigned head, n = 0;
+    io_uring_for_each_cqe(&u->ring.u, head, cqe) {
+        if (n == REAP_MAX)
+            break;
+        n++;
+        uint64_t data = cqe->user_data;
         if (data_tag(data) == TAG_POLL)
             poll_done(u, data, ready);
         else if (data_tag(data) == TAG_BELL)
             u->bell_armed = false;
     }
-    rt_store_release(r->cq_khead, head); /* the kernel may write there again */
+    io_uring_cq_advance(&u->ring.u, n); /* the kernel may write there again */
     return n;
 }
 
@@ -264,9 +262,9 @@ static void serve_inbox(struct uring *u) {
 
 static bool uring_pending(struct rt_m *m) {
     struct uring *u = m->poller;
-    if (rt_ring_ready(&u->ring) || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox))
+    if (io_uring_cq_ready(&u->ring.u) || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox))
         return true;
-    uint32_t waiting = rt_ring_unsubmitted(&u->ring);
+    uint32_t waiting = io_uring_sq_ready(&u->ring.u);
     return waiting != 0 &&
            (waiting > ENTRIES / 2 || rt_sys_now() - u->first_prep >= SUBMIT_AGE_NS);
 }
@@ -279,7 +277,7 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
         return;
     struct uring *u = m->poller;
     serve_inbox(u);
-    uint32_t waiting = rt_ring_unsubmitted(&u->ring);
+    uint32_t waiting = io_uring_sq_ready(&u->ring.u);
     bool enter = waiting != 0 || rt_ring_wants(&u->ring);
     if (enter && !hungry && waiting <= ENTRIES / 2) {
         int64_t now = rt_sys_now();
@@ -288,7 +286,7 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
             u->last_enter = now;
     }
     for (unsigned n = 0; n < REAP_MAX;) {
-        if (enter && rt_ring_enter(&u->ring, true, 0, -1) < 0)
+        if (enter && rt_ring_submit(&u->ring) < 0)
             enter = false; /* EAGAIN, EBUSY, EINTR: at the next pass */
         unsigned got = reap(u, ready);
         n += got;
@@ -299,8 +297,8 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
 
 static enum rt_sleep_mode uring_sleep_mode(struct rt_m *m) {
     struct uring *u = m->poller;
-    bool idle = u->inflight == 0 && rt_ring_unsubmitted(&u->ring) == 0 &&
-                rt_ring_ready(&u->ring) == 0 && !rt_inbox_any(&u->inbox);
+    bool idle = u->inflight == 0 && io_uring_sq_ready(&u->ring.u) == 0 &&
+                io_uring_cq_ready(&u->ring.u) == 0 && !rt_inbox_any(&u->inbox);
     return idle ? RT_SLEEP_FUTEX : RT_SLEEP_POLLER;
 }
 
@@ -312,10 +310,7 @@ static bool arm_bell(struct uring *u) {
     struct io_uring_sqe *sqe = u->bell_armed ? NULL : entry(u);
     if (!sqe)
         return u->bell_armed;
-    sqe->opcode = IORING_OP_READ;
-    sqe->fd = u->bell;
-    sqe->addr = (uint64_t)(uintptr_t)&u->bell_count;
-    sqe->len = sizeof u->bell_count;
+    io_uring_prep_read(sqe, u->bell, &u->bell_count, sizeof u->bell_count, 0);
     sqe->user_data = (uint64_t)TAG_BELL << 60;
     return u->bell_armed = true;
 }
@@ -324,7 +319,7 @@ static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *rea
     struct uring *u = m->poller;
     serve_inbox(u);
     if (arm_bell(u))
-        rt_ring_enter(&u->ring, true, 1, timeout_ns);
+        rt_ring_wait(&u->ring, timeout_ns);
     reap(u, ready);
 }
 
@@ -390,13 +385,11 @@ static void uring_m_stop(struct rt_m *m) {
     serve_inbox(u);
     struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
     if (sqe) {
-        sqe->opcode = IORING_OP_ASYNC_CANCEL;
-        sqe->fd = -1;
-        sqe->cancel_flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
+        io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
         sqe->user_data = (uint64_t)TAG_NONE << 60;
     }
     for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
-        rt_ring_enter(&u->ring, true, 1, STOP_WAIT_NS);
+        rt_ring_wait(&u->ring, STOP_WAIT_NS);
         reap(u, &woken);
     }
     for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)

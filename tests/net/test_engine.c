@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 static struct go_stats seen;
 
@@ -124,5 +125,37 @@ Test(engine, socket_may_fail) {
     rt_fault_arm(RT_FAULT_SOCKET, 1, false, ENFILE);
     T_EQ(go_dial("tcp", "127.0.0.1:1"), -ENFILE);
     rt_fault_disarm();
+    T_EQ(go_stop(GO_SECOND), 0);
+}
+
+/* Does a line of /proc/self/maps name an io_uring? Allocates nothing: also for a forked child. */
+static bool maps_a_ring(void) {
+    static char text[1 << 20];
+    size_t n = 0;
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    for (ssize_t r = 1; r > 0 && n < sizeof text - 1; n += r > 0 ? (size_t)r : 0)
+        r = read(fd, text + n, sizeof text - 1 - n);
+    close(fd);
+    text[n] = 0;
+    return strstr(text, "[io_uring]") != NULL;
+}
+
+Test(engine, a_forked_child_does_not_map_the_rings) {
+#ifdef T_TSAN
+    T_SKIP("TSan cannot fork beside threads");
+#endif
+    struct go_options o = GO_OPTIONS_INIT;
+    o.netpoll = getenv("GORT_NETPOLL");
+    T_EQ(go_start(&o), 0);
+    struct go_stats st = GO_STATS_INIT;
+    T_EQ(go_stats(&st), 0);
+    T_EQ(maps_a_ring(), !strcmp(st.netpoll, "uring"));
+    pid_t pid = fork();
+    T_ASSERT(pid >= 0);
+    if (pid == 0)
+        _exit(maps_a_ring());
+    int status;
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", (unsigned)status);
     T_EQ(go_stop(GO_SECOND), 0);
 }
