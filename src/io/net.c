@@ -18,8 +18,6 @@
 #include <gort/time.h>
 #include <netinet/tcp.h>
 
-static const int64_t BACKOFF_MIN_NS = 5 * GO_MILLISECOND, BACKOFF_MAX_NS = GO_SECOND;
-
 /* ---- listen ---------------------------------------------------------------------------------- */
 
 static int set_up_listener(int fd, const struct rt_addr *a) {
@@ -126,7 +124,7 @@ static int accept_try(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) 
 
 static int accept_one(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) {
     socklen_t room = len ? *len : 0;
-    int64_t backoff = BACKOFF_MIN_NS;
+    int64_t backoff = 5 * GO_MILLISECOND;
     for (;;) {
         int err, r = accept_try(op, sa, len);
         if (r >= 0)
@@ -136,10 +134,7 @@ static int accept_one(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) 
         if (r == -EAGAIN) {
             err = rt_fd_wait(op, POLLIN, GO_FOREVER, RT_WHY_IO_READ);
         } else if (out_of_something(r)) {
-            err = go_sleep(backoff);
-            backoff = backoff * 2 < BACKOFF_MAX_NS ? backoff * 2 : BACKOFF_MAX_NS;
-            if (err == 0 && rt_load_acquire(&op->slot->gen) != op->gen) /* pairs with fd.c: reset */
-                err = -EBADF;
+            err = rt_fd_back_off(op, &backoff);
         } else if (died_in_queue(r)) {
             continue;
         } else {
@@ -190,10 +185,10 @@ static int connect_op(struct rt_fd_op *op, const struct sockaddr *sa, socklen_t 
             return wait_connected(op);
         if (err != -EAGAIN || sa->sa_family != AF_UNIX)
             return err;
-        err = go_sleep(backoff); /* the listener's queue is full; nothing tells when it is not */
+        /* The listener's queue is full; nothing tells when it is not. */
+        err = rt_fd_back_off(op, &backoff);
         if (err)
             return err;
-        backoff = backoff * 2 < BACKOFF_MAX_NS ? backoff * 2 : BACKOFF_MAX_NS;
     }
 }
 

@@ -40,6 +40,8 @@
 #include "base/sys.h"
 #include "base/sys_io.h"
 
+#include <gort/time.h>
+
 _Static_assert(sizeof(struct rt_fd) == RT_CACHE_LINE, "a slot is a cache line");
 
 const struct rt_fd_engine *rt_fd_engine;
@@ -197,6 +199,14 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         rt_list_remove(&w.link);
     rt_unlock(&s->lock);
     return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
+}
+
+int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
+    int err = go_sleep(*ns);
+    *ns = *ns * 2 < GO_SECOND ? *ns * 2 : GO_SECOND;
+    if (err == 0 && rt_load_acquire(&op->slot->gen) != op->gen) /* see reset */
+        err = -EBADF;
+    return err;
 }
 
 static void claim_all(struct rt_fd *s, unsigned dirs, int result, struct rt_glist *out) {

@@ -143,6 +143,10 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
  * kernel's. */
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why);
 
+/* Sleep for *ns, and double it up to a second: for what no event tells. 0; -EBADF: closed
+ * meanwhile; -ECANCELED, -ETIMEDOUT. */
+int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns);
+
 /* Take the slot of a descriptor that gort has just made: whatever it knew of an older one of the
  * same number is over. flags: RT_FD_OURS | ... 0, -ENOMEM. */
 int rt_fd_adopt(int fd, unsigned flags);
