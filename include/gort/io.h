@@ -17,12 +17,32 @@
 GO_BEGIN_DECLS
 
 /* A listening socket (for "udp": a bound one), non-blocking and close-on-exec.
- * network: "tcp" (both families by the address), "tcp4", "tcp6", "unix", "udp", "udp4", "udp6".
+ * network: "tcp" (both families by the address), "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", and
+ * as Go calls them "unixgram" (datagrams: bound as for "udp") and "unixpacket" (SOCK_SEQPACKET).
  * address: "127.0.0.1:8080", ":8080" (all addresses, IPv6 with IPv4 where there is IPv6), "[::1]:0"
- * (port 0: the kernel chooses; ask getsockname), or a path for "unix" ("@name" for the abstract
- * namespace). SO_REUSEADDR is set, the backlog is SOMAXCONN. Never parks.
+ * (port 0: the kernel chooses; ask getsockname), or a path for the "unix" ones ("@name" for the
+ * abstract namespace). SO_REUSEADDR is set for TCP, the backlog is SOMAXCONN. Never parks.
  * Returns the descriptor; -EINVAL for a text that is no such address; -EADDRINUSE, -EACCES, ... */
 GO_API int go_listen(const char *network, const char *address);
+
+/* Options of go_listen_with. Zero fields mean the default; begin with GO_LISTEN_OPTIONS_INIT. */
+struct go_listen_options {
+    size_t size;      /* sizeof(struct go_listen_options) */
+    int backlog;      /* of listen(2); default SOMAXCONN. net.core.somaxconn bounds it */
+    int reuse_port;   /* SO_REUSEPORT: several sockets share the address, each gets a part */
+    int v6only;       /* IPV6_V6ONLY: no IPv4 on this socket, so the address must be an IPv6 one */
+    /* A path in use is tried: when nobody listens there any more (connect(2) is refused, and it is
+     * a socket) it is unlinked and taken. Whoever is alive sees a connection that is closed at
+     * once. Of two that do so at the same moment one may lose its path to the other. Others than
+     * paths are not affected. */
+    int unlink_stale;
+};
+#define GO_LISTEN_OPTIONS_INIT {sizeof(struct go_listen_options), 0, 0, 0, 0}
+
+/* go_listen with options; o NULL means none. -EINVAL also for a backlog below 0, and for v6only
+ * with an address that is not of IPv6. */
+GO_API int go_listen_with(const char *network, const char *address,
+                          const struct go_listen_options *o);
 
 /* Accept a connection on fd: a new non-blocking, close-on-exec descriptor with TCP_NODELAY (when
  * TCP). sa and len (both may be NULL) as in accept(2). A connection that died in the queue is

@@ -203,6 +203,15 @@ unsigned rt_sys_if_index(const char *name) {
     return index;
 }
 
+bool rt_sys_is_socket_file(const char *path) {
+    struct stat st;
+    return KEEP_ERRNO(int, lstat(path, &st)) == 0 && S_ISSOCK(st.st_mode);
+}
+
+int rt_sys_unlink(const char *path) {
+    return KEEP_ERRNO(int, unlink(path));
+}
+
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */
 
 int rt_sys_eventfd(bool nonblocking) {

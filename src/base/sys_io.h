@@ -49,6 +49,8 @@ int rt_sys_connected(int fd);                      /* 0: it has a peer; -ENOTCON
 /* connect(2) on a blocking socket that gives up after a clock tick, as if it were non-blocking. */
 int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len);
 unsigned rt_sys_if_index(const char *name); /* 0: there is none of that name */
+bool rt_sys_is_socket_file(const char *path); /* not a link to one */
+int rt_sys_unlink(const char *path);
 
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */
 

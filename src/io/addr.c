@@ -113,9 +113,9 @@ static int parse_ip(const struct network *net, const char *address, bool passive
     return 1;
 }
 
-static int parse_unix(const char *path, struct rt_addr *out) {
+static int parse_unix(int type, const char *path, struct rt_addr *out) {
     size_t len = strlen(path);
-    *out = (struct rt_addr){.type = SOCK_STREAM};
+    *out = (struct rt_addr){.type = type};
     out->un.sun_family = AF_UNIX;
     if (len == 0 || len >= sizeof out->un.sun_path || !strcmp(path, "@"))
         return -EINVAL;
@@ -132,7 +132,11 @@ int rt_addr_parse(const char *network, const char *address, bool passive,
     if (!network || !address)
         return -EINVAL;
     if (!strcmp(network, "unix"))
-        return parse_unix(address, out);
+        return parse_unix(SOCK_STREAM, address, out);
+    if (!strcmp(network, "unixgram"))
+        return parse_unix(SOCK_DGRAM, address, out);
+    if (!strcmp(network, "unixpacket"))
+        return parse_unix(SOCK_SEQPACKET, address, out);
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++)
         if (!strcmp(network, networks[i].name))
             return parse_ip(&networks[i], address, passive, out);

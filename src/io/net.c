@@ -20,30 +20,51 @@
 
 /* ---- listen ---------------------------------------------------------------------------------- */
 
-static int set_up_listener(int fd, const struct rt_addr *a) {
+/* Is a the path of a socket that nobody listens on any more? Only a socket: connect(2) refuses all
+ * other files in the same way. */
+static bool is_stale(const struct rt_addr *a) {
+    if (a->sa.sa_family != AF_UNIX || !rt_sys_is_socket_file(a->un.sun_path))
+        return false;
+    int fd = rt_sys_socket(AF_UNIX, a->type, 0);
+    if (fd < 0)
+        return false;
+    int err = rt_sys_connect(fd, &a->sa, a->len);
+    rt_sys_close(fd);
+    return err == -ECONNREFUSED;
+}
+
+static int set_up_listener(int fd, const struct rt_addr *a, const struct go_listen_options *o) {
     int err = 0;
     if (a->protocol == IPPROTO_TCP) {
         rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
         err = rt_sys_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     }
     if (err == 0 && a->sa.sa_family == AF_INET6)
-        err = rt_sys_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, a->only6);
+        err = rt_sys_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, a->only6 || o->v6only);
+    if (err == 0 && o->reuse_port)
+        err = rt_sys_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (err == 0)
         err = rt_sys_bind(fd, &a->sa, a->len);
-    if (err == 0 && a->type == SOCK_STREAM)
-        err = rt_sys_listen(fd, SOMAXCONN);
+    if (err == -EADDRINUSE && o->unlink_stale && is_stale(a)) {
+        rt_sys_unlink(a->un.sun_path); /* if it fails, so will the bind */
+        err = rt_sys_bind(fd, &a->sa, a->len);
+    }
+    if (err == 0 && a->type != SOCK_DGRAM)
+        err = rt_sys_listen(fd, o->backlog ? o->backlog : SOMAXCONN);
     return err;
 }
 
 /* A descriptor that the table knows, or -errno and nothing is left. */
-static int listen_on(const struct rt_addr *a) {
+static int listen_on(const struct rt_addr *a, const struct go_listen_options *o) {
     int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
     if (fd < 0)
         return fd;
-    bool stream = a->type == SOCK_STREAM;
-    int err = set_up_listener(fd, a);
+    unsigned flags = a->type == SOCK_STREAM      ? RT_FD_OURS | RT_FD_STREAM | RT_FD_NODELAY
+                     : a->type == SOCK_SEQPACKET ? RT_FD_OURS | RT_FD_NODELAY
+                                                 : RT_FD_OURS;
+    int err = set_up_listener(fd, a, o);
     if (err == 0)
-        err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM | RT_FD_NODELAY : 0));
+        err = rt_fd_adopt(fd, flags);
     if (err) {
         rt_sys_close(fd);
         return err;
@@ -51,20 +72,33 @@ static int listen_on(const struct rt_addr *a) {
     return fd;
 }
 
-int go_listen(const char *network, const char *address) {
+int go_listen_with(const char *network, const char *address, const struct go_listen_options *o) {
+    static const struct go_listen_options defaults = GO_LISTEN_OPTIONS_INIT;
     struct rt_addr list[RT_ADDR_MAX];
     bool thread = rt_m() == NULL;
+    if (!o)
+        o = &defaults;
+    if (o->size < sizeof *o || o->backlog < 0)
+        return -EINVAL;
     if (thread && rt_foreign_enter() != 0)
         return -ENXIO;
     int n = rt_addr_parse(network, address, true, list), r = n;
     for (int i = 0; i < n; i++) {
-        r = listen_on(&list[i]);
+        if (o->v6only && list[i].sa.sa_family != AF_INET6) {
+            r = i == 0 ? -EINVAL : r;
+            break;
+        }
+        r = listen_on(&list[i], o);
         if (r != -EAFNOSUPPORT && r != -EADDRNOTAVAIL) /* no IPv6 here: the next is IPv4 */
             break;
     }
     if (thread)
         rt_foreign_leave();
     return r;
+}
+
+int go_listen(const char *network, const char *address) {
+    return go_listen_with(network, address, NULL);
 }
 
 /* ---- accept ---------------------------------------------------------------------------------- */

@@ -26,7 +26,7 @@ enum { /* slot->flags: written under the lock */
     RT_FD_WARY = 4,    /* the end, an error or urgent data were seen: do not trust a short read */
     RT_FD_CLOSING = 8, /* somebody is between giving the waiters up and close(2) */
     RT_FD_ADDED = 16,  /* epoll: in the set, as far as we know */
-    RT_FD_NODELAY = 32, /* a listener whose connections inherit TCP_NODELAY */
+    RT_FD_NODELAY = 32, /* a listener whose connections inherit TCP_NODELAY, or need none */
 };
 
 enum rt_fd_kind { /* which call to try first; a guess that the system calls correct */
