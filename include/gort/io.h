@@ -66,6 +66,18 @@ GO_API ssize_t go_writev(int fd, const struct iovec *iov, int count);
 /* Write all n bytes: n, or -errno, and then how much went out is unknown. */
 GO_API ssize_t go_write_all(int fd, const void *buf, size_t n);
 
+/* As pread(2) and pwrite(2). They do not park: what is not in the page cache, and a slow disk, hold
+ * up the worker that the caller runs on (there is no pool of threads for it yet). -EINVAL for an
+ * offset below 0; -ESPIPE where there are no offsets. */
+GO_API ssize_t go_pread(int fd, void *buf, size_t n, off_t offset);
+GO_API ssize_t go_pwrite(int fd, const void *buf, size_t n, off_t offset);
+
+/* As sendfile(2), without its SIGPIPE: from the file `in`, at *offset, which is moved on, or at its
+ * position when offset is NULL. Parks until out has room, and returns what went out then, 0 at the
+ * end of the file. What must be read from a disk holds up the worker. When out is a blocking
+ * descriptor that gort did not make the bytes are copied. */
+GO_API ssize_t go_sendfile(int out, int in, off_t *offset, size_t n);
+
 /* As recv(2) and send(2); flags are passed on, MSG_NOSIGNAL is added; with MSG_DONTWAIT they never
  * park and say -EAGAIN. */
 GO_API ssize_t go_recv(int fd, void *buf, size_t n, int flags);

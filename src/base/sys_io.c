@@ -14,9 +14,11 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -79,6 +81,49 @@ ssize_t rt_sys_readv(int fd, const struct iovec *iov, int count) {
 
 ssize_t rt_sys_writev(int fd, const struct iovec *iov, int count) {
     return RETRY(writev(fd, iov, count));
+}
+
+ssize_t rt_sys_pread(int fd, void *buf, size_t n, off_t offset) {
+    return RETRY(pread(fd, buf, n, offset));
+}
+
+ssize_t rt_sys_pwrite(int fd, const void *buf, size_t n, off_t offset) {
+    return RETRY(pwrite(fd, buf, n, offset));
+}
+
+ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset) {
+    struct iovec iov = {.iov_base = buf, .iov_len = n};
+    return RETRY(preadv2(fd, &iov, 1, offset, RWF_NOWAIT));
+}
+
+ssize_t rt_sys_pwrite_nowait(int fd, const void *buf, size_t n, off_t offset) {
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n};
+    return RETRY(pwritev2(fd, &iov, 1, offset, RWF_NOWAIT));
+}
+
+off_t rt_sys_seek(int fd, off_t offset, int whence) {
+    return KEEP_ERRNO(off_t, lseek(fd, offset, whence));
+}
+
+/* sendfile(2) knows no MSG_NOSIGNAL. Its SIGPIPE goes to the calling thread: it is blocked, and
+ * taken back unless one was pending before, which would be somebody else's. */
+ssize_t rt_sys_sendfile(int out, int in, off_t *offset, size_t n, bool worker) {
+    sigset_t pipe, before, pending;
+    int saved = errno;
+    sigemptyset(&pending);
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    if (!worker) {
+        sigpending(&pending);
+        pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    }
+    ssize_t r = RETRY(sendfile(out, in, offset, n));
+    if (r == -EPIPE && !sigismember(&pending, SIGPIPE))
+        sigtimedwait(&pipe, NULL, &(struct timespec){0});
+    if (!worker)
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = saved;
+    return r;
 }
 
 ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count) {

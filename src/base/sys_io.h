@@ -21,6 +21,15 @@ ssize_t rt_sys_recvmsg(int fd, struct msghdr *msg, int flags);
 ssize_t rt_sys_sendmsg(int fd, const struct msghdr *msg, int flags);
 ssize_t rt_sys_readv(int fd, const struct iovec *iov, int count);
 ssize_t rt_sys_writev(int fd, const struct iovec *iov, int count);
+ssize_t rt_sys_pread(int fd, void *buf, size_t n, off_t offset);
+ssize_t rt_sys_pwrite(int fd, const void *buf, size_t n, off_t offset);
+/* The same without waiting, as rt_sys_readv_nowait. An offset below 0 would be the file
+ * position. */
+ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset);
+ssize_t rt_sys_pwrite_nowait(int fd, const void *buf, size_t n, off_t offset);
+/* No SIGPIPE is left behind. worker: the thread has it blocked, so that this comes cheaper. */
+ssize_t rt_sys_sendfile(int out, int in, off_t *offset, size_t n, bool worker);
+off_t rt_sys_seek(int fd, off_t offset, int whence);
 /* At the file position, without waiting: -EAGAIN, or -EOPNOTSUPP where the file cannot promise
  * that. */
 ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count);
