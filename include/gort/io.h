@@ -78,10 +78,18 @@ GO_API ssize_t go_pwrite(int fd, const void *buf, size_t n, off_t offset);
  * descriptor that gort did not make the bytes are copied. */
 GO_API ssize_t go_sendfile(int out, int in, off_t *offset, size_t n);
 
-/* As recv(2) and send(2); flags are passed on, MSG_NOSIGNAL is added; with MSG_DONTWAIT they never
- * park and say -EAGAIN. */
+/* As recv(2), send(2), recvfrom(2), sendto(2), recvmsg(2), sendmsg(2); flags are passed on,
+ * MSG_NOSIGNAL is added; with MSG_DONTWAIT they never park and say -EAGAIN. MSG_WAITALL on a stream
+ * ends at ancillary data, too. When the queue behind a name of "unixgram" is full, sendto and
+ * sendmsg try again after 0.1 ms .. 1 s: the kernel does not tell. */
 GO_API ssize_t go_recv(int fd, void *buf, size_t n, int flags);
 GO_API ssize_t go_send(int fd, const void *buf, size_t n, int flags);
+GO_API ssize_t go_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *sa,
+                           socklen_t *len);
+GO_API ssize_t go_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *sa,
+                         socklen_t len);
+GO_API ssize_t go_recvmsg(int fd, struct msghdr *msg, int flags);
+GO_API ssize_t go_sendmsg(int fd, const struct msghdr *msg, int flags);
 
 /* As shutdown(2). Never parks, needs no runtime. 0 or -errno. */
 GO_API int go_shutdown(int fd, int how);

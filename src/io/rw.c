@@ -1,4 +1,4 @@
-/* rw.c - moving bytes: read, write, recv, send and their vectors.
+/* rw.c - moving bytes: read, write, recv, send, their vectors and their messages.
  *
  * Promise: as if each call blocked, on any descriptor, blocking or not, and never longer than the
  * scope allows. The transfer is tried at once and directly; only -EAGAIN parks. When the latest
@@ -61,20 +61,73 @@ static ssize_t sock_send(struct rt_fd_op *op, const void *buf, size_t n, int fla
     }
 }
 
-static ssize_t sock_msg(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
-    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+/* A datagram to a name of AF_UNIX could not go. When the socket is writable all the same, the queue
+ * of the one behind the name is full, and the kernel does not tell us when it is not: a poll says
+ * "writable" at once, and each failure makes an edge of its own. Waiting would be spinning. */
+static bool peer_is_full(const struct rt_fd_op *op, const struct msghdr *msg) {
+    const struct sockaddr *to = msg->msg_name;
+    return to && msg->msg_namelen >= sizeof to->sa_family && to->sa_family == AF_UNIX &&
+           rt_sys_fd_ready(op->fd, POLLOUT) > 0;
+}
+
+/* msg is only read when dir is RT_OUT. */
+static ssize_t sock_msg(struct rt_fd_op *op, int dir, struct msghdr *msg, int flags) {
+    const int more = MSG_DONTWAIT | (dir == RT_IN ? 0 : MSG_NOSIGNAL);
+    int64_t backoff = 100 * GO_MICROSECOND;
     for (;;) {
-        if (rt_fd_fresh(op, dir)) {
-            ssize_t r = dir == RT_IN ? rt_sys_recvmsg(op->fd, &msg, MSG_DONTWAIT)
-                                     : rt_sys_sendmsg(op->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (r != -EAGAIN)
+        if (rt_fd_fresh(op, dir) || flags) {
+            ssize_t r = dir == RT_IN ? rt_sys_recvmsg(op->fd, msg, flags | more)
+                                     : rt_sys_sendmsg(op->fd, msg, flags | more);
+            if (r != -EAGAIN || (flags & MSG_DONTWAIT))
                 return r;
         }
-        int err = rt_fd_wait(op, dir == RT_IN ? POLLIN : POLLOUT, GO_FOREVER,
-                             dir == RT_IN ? RT_WHY_IO_READ : RT_WHY_IO_WRITE);
+        int err;
+        if (dir == RT_IN)
+            err = rt_fd_wait(op, recv_events(flags), GO_FOREVER, RT_WHY_IO_READ);
+        else if (rt_unlikely(peer_is_full(op, msg)))
+            err = rt_fd_back_off(op, &backoff);
+        else
+            err = rt_fd_wait(op, POLLOUT, GO_FOREVER, RT_WHY_IO_WRITE);
         if (err)
             return err;
     }
+}
+
+static ssize_t sock_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    return sock_msg(op, dir, &msg, 0);
+}
+
+/* MSG_WAITALL on a stream: MSG_DONTWAIT would end it early, so it is done here, one buffer at a
+ * time. Ancillary data ends it: more of it would not fit beside what is there. */
+static ssize_t recv_all(struct rt_fd_op *op, struct msghdr *msg, int flags) {
+    const struct iovec *iov = msg->msg_iov, *end = iov + msg->msg_iovlen;
+    size_t room = msg->msg_controllen, filled = 0;
+    ssize_t done = 0, r = sock_msg(op, RT_IN, msg, flags);
+    while (r > 0) {
+        done += r;
+        for (filled += (size_t)r; iov < end && filled >= iov->iov_len; iov++)
+            filled -= iov->iov_len;
+        if (iov == end || msg->msg_controllen > 0)
+            break;
+        struct iovec rest = {(char *)iov->iov_base + filled, iov->iov_len - filled};
+        struct msghdr next = {.msg_iov = &rest, .msg_iovlen = 1,
+                              .msg_control = msg->msg_control, .msg_controllen = room};
+        r = sock_msg(op, RT_IN, &next, flags);
+        if (r >= 0) {
+            msg->msg_controllen = next.msg_controllen;
+            msg->msg_flags |= next.msg_flags;
+        }
+    }
+    return done ? done : r;
+}
+
+static ssize_t recv_msg(struct rt_fd_op *op, struct msghdr *msg, int flags) {
+    const int partial = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_OOB;
+    if ((flags & MSG_WAITALL) && !(flags & partial) &&
+        rt_sys_get_int(op->fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM)
+        return recv_all(op, msg, flags & ~MSG_WAITALL);
+    return sock_msg(op, RT_IN, msg, flags);
 }
 
 /* ---- everything else ------------------------------------------------------------------------- */
@@ -139,7 +192,7 @@ static ssize_t other_or_socket(struct rt_fd_op *op, int dir, const struct iovec 
     ssize_t r = -ENOTSOCK;
     for (int tries = 0; r == -ENOTSOCK && tries < 4; tries++) {
         if (looks_like_socket(op)) {
-            r = sock_msg(op, dir, iov, count);
+            r = sock_move(op, dir, iov, count);
             if (r == -ENOTSOCK)
                 rt_store_relaxed(&op->slot->kind, RT_KIND_OTHER);
         } else {
@@ -235,29 +288,17 @@ ssize_t go_writev(int fd, const struct iovec *iov, int count) {
     return move_vector(fd, RT_OUT, iov, count);
 }
 
-/* MSG_WAITALL on a stream: MSG_DONTWAIT would end it early, so it is done here. */
-static ssize_t recv_all(struct rt_fd_op *op, char *buf, size_t n, int flags) {
-    size_t done = 0;
-    while (done < n) {
-        ssize_t r = sock_recv(op, buf + done, n - done, flags);
-        if (r <= 0)
-            return done ? (ssize_t)done : r;
-        done += (size_t)r;
-    }
-    return (ssize_t)done;
-}
-
 ssize_t go_recv(int fd, void *buf, size_t n, int flags) {
     struct rt_fd_op op;
     ssize_t r = rt_fd_begin(&op, fd);
     if (rt_unlikely(r != 0))
         return r;
-    const int partial = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE | MSG_OOB;
-    if ((flags & MSG_WAITALL) && !(flags & partial) && n > 0 &&
-        rt_sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM)
-        r = recv_all(&op, buf, n, flags & ~MSG_WAITALL);
-    else
+    if (rt_likely(!(flags & MSG_WAITALL))) {
         r = sock_recv(&op, buf, n, flags);
+    } else {
+        struct iovec iov = {.iov_base = buf, .iov_len = n};
+        r = recv_msg(&op, &(struct msghdr){.msg_iov = &iov, .msg_iovlen = 1}, flags);
+    }
     rt_fd_end(&op);
     return r;
 }
@@ -270,4 +311,47 @@ ssize_t go_send(int fd, const void *buf, size_t n, int flags) {
     r = sock_send(&op, buf, n, flags);
     rt_fd_end(&op);
     return r;
+}
+
+ssize_t go_recvmsg(int fd, struct msghdr *msg, int flags) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    r = recv_msg(&op, msg, flags);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_sendmsg(int fd, const struct msghdr *msg, int flags) {
+    struct rt_fd_op op;
+    ssize_t r = rt_fd_begin(&op, fd);
+    if (rt_unlikely(r != 0))
+        return r;
+    r = sock_msg(&op, RT_OUT, (struct msghdr *)(uintptr_t)msg, flags);
+    rt_fd_end(&op);
+    return r;
+}
+
+ssize_t go_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *sa, socklen_t *len) {
+    if (!sa)
+        return go_recv(fd, buf, n, flags);
+    if (!len)
+        return -EFAULT;
+    struct iovec iov = {.iov_base = buf, .iov_len = n};
+    struct msghdr msg = {.msg_name = sa, .msg_namelen = *len, .msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t r = go_recvmsg(fd, &msg, flags);
+    if (r >= 0)
+        *len = msg.msg_namelen;
+    return r;
+}
+
+ssize_t go_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *sa,
+                  socklen_t len) {
+    if (!sa)
+        return go_send(fd, buf, n, flags);
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n};
+    struct msghdr msg = {.msg_name = (void *)(uintptr_t)sa, .msg_namelen = len, .msg_iov = &iov,
+                         .msg_iovlen = 1};
+    return go_sendmsg(fd, &msg, flags);
 }
