@@ -76,6 +76,10 @@ static inline void *rt_stack_top(struct rt_stack *s) {
     return (char *)s - colour;
 }
 
+/* Give the memory of stacks that nobody needs back to the system. sysmon only. In how many ns it
+ * wants to be called again; INT64_MAX: there is nothing to do. */
+int64_t rt_stack_scavenge(int64_t now);
+
 void rt_stack_stats(size_t *mapped_bytes, size_t *cached);
 
 #endif

@@ -8,7 +8,8 @@
  *   - the netpoller is looked at, in case every M is busy with one G;
  *   - a P in which nothing has begun, parked or ended since the last tick is marked stale: what
  *     waits behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this,
- *     for any ring that is not empty, or for a timer that nobody keeps.
+ *     for any ring that is not empty, or for a timer that nobody keeps;
+ *   - stacks that nobody has needed for a while go back to the system (stack.c).
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU.
  * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
  * count again.
@@ -27,6 +28,7 @@
 #include "sched/idle.h"
 #include "sched/poller.h"
 #include "sched/runq.h"
+#include "sched/stack.h"
 #include "sched/start.h"
 #include "sched/timer.h"
 
@@ -141,18 +143,25 @@ static bool watch_deadlock(bool idle) {
     return again;
 }
 
+static int64_t idle_sleep(bool watch_threads, int64_t scavenge_ns) {
+    if (scavenge_ns != INT64_MAX)
+        return scavenge_ns > MIN_SLEEP_NS ? scavenge_ns : MIN_SLEEP_NS;
+    return watch_threads ? THREADS_NS : -1;
+}
+
 static void *sysmon_main(void *arg) {
     struct seen *seen = arg;
     int idle_ticks = 0;
     while (!rt_load_acquire(&mon.stop)) {
         int64_t sleep_ns = tick(seen);
+        int64_t scavenge_ns = rt_stack_scavenge(rt_sys_now());
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
         bool again = rt.watch_deadlock && watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
             rt_store_seq_cst(&rt_sysmon_asleep, 1);
             rt_fence_heavy(); /* an M that wakes up loads rt_sysmon_asleep without a fence */
             if (all_idle())
-                sleep_ns = again ? THREADS_NS : -1;
+                sleep_ns = idle_sleep(again, scavenge_ns);
             idle_ticks = 0;
         }
         rt_note_wait(&mon.note, sleep_ns);

@@ -2,8 +2,10 @@
 #include "t_unit.h"
 
 #include "base/fault.h"
+#include "base/sys.h"
 #include "sched/g.h"
 #include "sched/stack.h"
+#include "sched/sysmon.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -425,4 +427,66 @@ Test(stack, guards_by_mprotect_are_guards_and_their_number_is_bounded, .timeout 
     T_EQ(ended, n + 1);
     t_stop();
     go_chan_free(silent);
+}
+
+/* ---- memory goes back ------------------------------------------------------------------------ */
+
+static size_t resident_bytes(void) {
+    size_t pages = 0, ignored;
+    FILE *f = fopen("/proc/self/statm", "re");
+    T_ASSERT(f);
+    T_EQ(fscanf(f, "%zu %zu", &ignored, &pages), 2);
+    fclose(f);
+    return pages * rt_sys_page_size();
+}
+
+static int crowd(int n) {
+    int ended = 0;
+    silent = go_chan_new(0, 0);
+    for (int i = 0; i < n; i++)
+        T_SPAWN(park_until_closed, &ended);
+    T_AWAIT(t_stats().parks >= (uint64_t)n);
+    T_EQ(go_chan_close(silent), 0);
+    T_AWAIT(t_stats().tasks_live == 0);
+    go_chan_free(silent);
+    return ended;
+}
+
+/* Twice: the second crowd stands on stacks that were made bare, guards in place. */
+Test(stack, a_burst_gives_its_memory_back) {
+#if defined(T_ASAN) || defined(T_TSAN)
+    T_SKIP("under a sanitizer stacks keep their contexts");
+#endif
+    enum { N = 20000 };
+    T_EQ(go_start(NULL), 0);
+    size_t before = resident_bytes();
+    for (int round = 0; round < 2; round++) {
+        T_EQ(crowd(N), N);
+        T_AWAIT(t_stats().stacks_cached <= 256);
+        size_t left = resident_bytes() - before;
+        T_ASSERT(left < (size_t)N * 1024 + (16 << 20), "%zu MB", left >> 20); /* 4 KiB each */
+    }
+    T_AWAIT(rt_load_acquire(&rt_sysmon_asleep)); /* and nothing is left to be done */
+    t_stop();
+}
+
+static void overflow_on_a_bare_stack(void) {
+    t_start(1);
+    T_EQ(crowd(2000), 2000);
+    T_AWAIT(t_stats().stacks_cached <= 256);
+    T_EQ(crowd(1000), 1000); /* the cache and the depot are used up */
+    watch_segv();
+    static int ended;
+    silent = go_chan_new(0, 0);
+    for (int i = 0; i < 1000; i++)
+        T_SPAWN(park_until_closed, &ended);
+    T_SPAWN(overflow, NULL);
+    T_AWAIT(false);
+}
+
+Test(stack, a_bare_stack_has_its_guard) {
+#if defined(T_ASAN) || defined(T_TSAN)
+    T_SKIP("under a sanitizer stacks keep their contexts");
+#endif
+    T_DIES(SIGSEGV, "in its guard", overflow_on_a_bare_stack());
 }
