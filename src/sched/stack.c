@@ -4,8 +4,8 @@
  * that were used and are free, guard in place. Order of choice: the P's cache (hot), the depot, a
  * bare slot, a fresh one.
  *
- * Memory goes back. sysmon looks at the depots twice a second: what nobody has needed since the last
- * look, but for a few, is made bare: its page is given to the system, descriptor and all, and its
+ * Memory goes back. sysmon looks at the depots twice a second: what nobody has needed since the
+ * last look, but for a few, is made bare: its page is given to the system, descriptor and all, its
  * address is kept. So a burst of a million green threads is forgotten within two seconds or so,
  * and a load that comes and goes faster than that keeps its stacks. While no depot is long sysmon
  * sleeps as before. Not under sanitizers, whose contexts live in the descriptors.
