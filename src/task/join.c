@@ -3,8 +3,8 @@
  * The handle is the struct rt_g itself, which is freed by the join and not by the end; nothing is
  * allocated. End and join meet under g->task_lock: whoever comes second finds the other.
  *
- * Join in place: a task that has not started and stands at one of the two ends of the joiner's own
- * run queue, where its spawn has put it, is taken back and called on the joiner's stack: fork and
+ * Join in place: a task that has not started and stands where its spawn has put it, in runnext or at
+ * the newest end of the joiner's own fresh ones, is taken back and called on the joiner's stack: fork and
  * join without a single switch, depth first, and what thieves get is the oldest, biggest work (the
  * order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own
  * G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its end must be
