@@ -3,14 +3,14 @@
  * The handle is the struct rt_g itself, which is freed by the join and not by the end; nothing is
  * allocated. End and join meet under g->task_lock: whoever comes second finds the other.
  *
- * Join in place: a task that has not started and stands where its spawn has put it, in runnext or at
- * the newest end of the joiner's own fresh ones, is taken back and called on the joiner's stack: fork and
- * join without a single switch, depth first, and what thieves get is the oldest, biggest work (the
- * order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It has its own
- * G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its end must be
- * able to end the join without the task), not on the second half of a stack, and not under a
- * sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a whole
- * (go_task_cancel) shares this with the task that runs in its place, since it cannot return before
+ * Join in place: a task that has not started and stands where its spawn has put it, in runnext or
+ * at the newest end of the joiner's own fresh ones, is taken back and called on the joiner's stack:
+ * fork and join without a single switch, depth first, and what thieves get is the oldest, biggest
+ * work (the order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It
+ * has its own G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its
+ * end must be able to end the join without the task), not on the second half of a stack, and not
+ * under a sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a
+ * whole (go_task_cancel) shares this with the task that runs in its place, since it cannot return before
  * that. g->in_place says which it is:
  *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? that one, too
  *   joiner:                        in_place = t;       light fence;  attention? then not in place
