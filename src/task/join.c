@@ -10,8 +10,8 @@
  * has its own G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its
  * end must be able to end the join without the task), not on the second half of a stack, and not
  * under a sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a
- * whole (go_task_cancel) shares this with the task that runs in its place, since it cannot return before
- * that. g->in_place says which it is:
+ * whole (go_task_cancel) shares this with the task that runs in its place, since it cannot return
+ * before that. g->in_place says which it is:
  *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? that one, too
  *   joiner:                        in_place = t;       light fence;  attention? then not in place
  *                                  in_place = NULL;    light fence;  attention? pass cancel_lock

@@ -15,9 +15,9 @@ static __thread int shadow;
 
 /* Whatever is the thread's own is reached in a function of its own: in one that parks the compiler
  * may keep its address, which docs/per-thread.md tells. */
-#define APART __attribute__((noinline, noclone))
-#if defined(__GNUC__) && !defined(__clang__)
-#undef APART
+#ifdef __clang__
+#define APART __attribute__((noinline, optnone))
+#else
 #define APART __attribute__((noipa))
 #endif
 

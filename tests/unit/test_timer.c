@@ -299,7 +299,7 @@ static go_chan *tight;
 
 static void recv_tight(void *arg) {
     uint64_t seed = (uint64_t)t_int(arg) + 5;
-    int got = 0, late = 0;
+    int got = 0;
     for (;;) {
         go_scope s;
         int64_t deadline = go_now() + (int64_t)(t_random(&seed) % 30) * GO_MICROSECOND;
@@ -313,7 +313,6 @@ static void recv_tight(void *arg) {
         T_ASSERT(r == 0 || now >= deadline);
         T_EQ(left, r);
         got += r == 0;
-        late += r != 0;
     }
     rt_fetch_add(&woken, got);
 }
