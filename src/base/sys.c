@@ -189,12 +189,19 @@ size_t rt_sys_max_maps(void) {
     return n ? n : 65530;
 }
 
+/* Compilers believe that the allocation leaves errno alone (clang of calloc, gcc of posix_memalign,
+ * as POSIX says and glibc does not), and would drop the restore as a store of what is there. */
+static void restore_errno(int saved) {
+    __asm__ __volatile__("" ::: "memory");
+    errno = saved;
+}
+
 void *rt_sys_alloc(size_t bytes) {
     if (rt_fault(RT_FAULT_ALLOC))
         return NULL;
     int saved = errno;
     void *p = calloc(1, bytes ? bytes : 1);
-    errno = saved;
+    restore_errno(saved);
     return p;
 }
 
@@ -204,10 +211,7 @@ void *rt_sys_alloc_aligned(size_t bytes, size_t align) {
         return NULL;
     int saved = errno;
     bool ok = posix_memalign(&p, align, bytes) == 0;
-    /* gcc believes that posix_memalign leaves errno alone, as POSIX says and glibc does not, and
-     * would drop the restore as a store of what is there. */
-    __asm__ __volatile__("" ::: "memory");
-    errno = saved;
+    restore_errno(saved);
     return ok ? memset(p, 0, bytes) : NULL;
 }
 
