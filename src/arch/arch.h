@@ -15,11 +15,25 @@
  *                                            return
  *
  * The idea to leave the saving to the compiler is from PhotonLibOS ("Stackful Coroutine Made
- * Fast"). Every resume label is a landing pad (endbr64, bti j). */
+ * Fast"). Every resume label is a landing pad (endbr64, bti j).
+ *
+ * That is the switch of those who go on behind it. A function that is called in order to switch
+ * (the next of a generator, its yield) would go on with a `ret` to a caller other than the one who
+ * called last, and two wrong predictions cost more than all the rest. For these, as a tail call:
+ *
+ *   return rt_arch_swap_in(from, to, carry, word, value)
+ *
+ * saves the callee-saved registers on the stack and the stack pointer in *from, sets *word = value
+ * (release: whoever reads it may go on at *from), and returns, by a jump, from the function that
+ * had saved *to, whose result is carry. A context is one stack pointer here. rt_arch_swap_out does
+ * the same: one is for the way there, one for the way back.
+ *
+ *   rt_arch_sp()                             the stack pointer, about */
 #ifndef RT_ARCH_H
 #define RT_ARCH_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct rt_ctx {
     void *pc;
@@ -39,6 +53,12 @@ void rt_arch_entry(void) __attribute__((visibility("hidden")));
 #elif defined(__aarch64__)
 #include "arch/aarch64/switch.h"
 #endif
+
+/* swap.S. The compiler makes a tail call only where the types of the results agree. */
+int rt_arch_swap_in(void **from, void *const *to, void *carry, uint32_t *word, uint32_t value)
+    __attribute__((visibility("hidden")));
+void *rt_arch_swap_out(void **from, void *const *to, void *carry, uint32_t *word, uint32_t value)
+    __attribute__((visibility("hidden")));
 
 static inline void rt_arch_prepare(struct rt_ctx *ctx, void *top, void (*entry)(void *carry)) {
     ctx->pc = (void *)rt_arch_entry;

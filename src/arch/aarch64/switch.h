@@ -46,4 +46,21 @@ static inline __attribute__((always_inline, noreturn)) void rt_arch_jump(const s
     __builtin_unreachable();
 }
 
+/* A context for rt_arch_swap_in that will call entry(carry) on the empty stack below top (16-byte
+ * aligned): its stack pointer. The frame is drawn in swap.S. */
+static inline void *rt_arch_swap_prepare(void *top, void (*entry)(void *carry)) {
+    void **sp = (void **)top - 20;
+    for (int i = 0; i < 20; i++)
+        sp[i] = NULL;
+    sp[10] = (void *)entry;
+    sp[11] = (void *)rt_arch_entry;
+    return sp;
+}
+
+static inline __attribute__((always_inline)) const char *rt_arch_sp(void) {
+    const char *sp;
+    __asm__ __volatile__("mov %0, sp" : "=r"(sp));
+    return sp;
+}
+
 #endif

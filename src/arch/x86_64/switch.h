@@ -47,4 +47,21 @@ static inline __attribute__((always_inline, noreturn)) void rt_arch_jump(const s
     __builtin_unreachable();
 }
 
+/* A context for rt_arch_swap_in that will call entry(carry) on the empty stack below top (16-byte
+ * aligned): its stack pointer. The frame is drawn in swap.S. */
+static inline void *rt_arch_swap_prepare(void *top, void (*entry)(void *carry)) {
+    void **sp = (void **)top - 7;
+    for (int i = 0; i < 5; i++)
+        sp[i] = NULL;
+    sp[5] = (void *)entry;
+    sp[6] = (void *)rt_arch_entry;
+    return sp;
+}
+
+static inline __attribute__((always_inline)) const char *rt_arch_sp(void) {
+    const char *sp;
+    __asm__ __volatile__("movq %%rsp, %0" : "=r"(sp));
+    return sp;
+}
+
 #endif
