@@ -13,6 +13,7 @@
 #include <gort/chan.h>
 #include <gort/sync.h>
 #include <gort/time.h>
+#include <gort/gen.h>
 #include <gort/io.h>
 #include <gort/debug.h>
 

@@ -55,6 +55,8 @@ var benches = map[string]bench{
 	"skynet":     {n: 1_000_000, warmFull: true, run: benchSkynet},
 	"fib":        {n: 30, warmFull: true, run: benchFib},
 	"sieve":      {n: 1500, warmFull: true, run: benchSieve},
+	"gen":        {n: 1_000_000, run: benchGen},
+	"gen_new":    {n: 200_000, run: benchGenNew},
 	"timers":     {n: 100_000, warmFull: true, run: benchTimers},
 	"mem":        {n: 100_000, once: true, run: benchMem},
 	"preempt":    {n: 1, once: true, run: func(int) outcome { return benchPreempt(seconds) }},

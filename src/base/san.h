@@ -42,7 +42,7 @@
 #endif
 #if defined(__has_include) && !RT_ASAN && !RT_TSAN
 #if __has_include(<valgrind/valgrind.h>)
-#include <valgrind/valgrind.h>
+#include <valgrind/memcheck.h>
 #define RT_VALGRIND 1
 #endif
 #endif
@@ -73,6 +73,15 @@ static inline void rt_san_init(struct rt_san *s, void *low, size_t bytes) {
 #endif
 }
 
+/* The context that runs, whatever it is, which the next one will be told about: see
+ * rt_san_arrive_from. */
+static inline void rt_san_here(struct rt_san *s) {
+    (void)s;
+#if RT_TSAN
+    s->fiber = __tsan_get_current_fiber();
+#endif
+}
+
 /* The context of the calling thread, on its own stack. */
 static inline void rt_san_init_thread(struct rt_san *s, void *low, size_t bytes) {
     (void)s, (void)low, (void)bytes;
@@ -88,6 +97,9 @@ static inline void rt_san_init_thread(struct rt_san *s, void *low, size_t bytes)
 
 static inline void rt_san_destroy(struct rt_san *s) {
     (void)s;
+#if RT_ASAN
+    __asan_unpoison_memory_region(s->low, s->bytes); /* its first frame ended by a jump */
+#endif
 #if RT_TSAN
     __tsan_destroy_fiber(s->fiber);
     s->fiber = NULL;
@@ -113,6 +125,15 @@ static inline __attribute__((always_inline)) void rt_san_arrive(struct rt_san *s
 #endif
 }
 
+/* The same, and learn the bounds of the stack that was left, where `from` will be returned to. */
+static inline __attribute__((always_inline)) void rt_san_arrive_from(struct rt_san *self,
+                                                                     struct rt_san *from) {
+    (void)self, (void)from;
+#if RT_ASAN
+    __sanitizer_finish_switch_fiber(self->fake, &from->low, &from->bytes);
+#endif
+}
+
 /* `word` is released by a store to a wider one that contains it: TSan knows words by address. */
 static inline void rt_san_released(void *word) {
     (void)word;
@@ -134,6 +155,15 @@ static inline void rt_san_stack_deregister(unsigned id) {
     (void)id;
 #ifdef RT_VALGRIND
     VALGRIND_STACK_DEREGISTER(id);
+#endif
+}
+
+/* [low, low + bytes) of a stack is used by somebody who does not push: what stood there before was
+ * popped. */
+static inline void rt_san_stack_use(void *low, size_t bytes) {
+    (void)low, (void)bytes;
+#ifdef RT_VALGRIND
+    (void)VALGRIND_MAKE_MEM_UNDEFINED(low, bytes);
 #endif
 }
 

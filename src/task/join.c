@@ -62,11 +62,11 @@ static void *take_result(struct rt_m *m, struct rt_g *t) {
     return result;
 }
 
-/* Half of the stack that the caller stands on is free. */
+/* The caller stands on the stack of its G, not on a generator's, and half of it is free. */
 static bool roomy(const struct rt_g *self) {
     const char *here = __builtin_frame_address(0);
     const char *low = self->stack->low, *high = (const char *)self->stack;
-    return here - low > (high - low) / 2;
+    return here < high && here - low > (high - low) / 2;
 }
 
 static uint32_t cancel_lock;

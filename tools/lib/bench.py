@@ -43,6 +43,8 @@ BENCHES = [
     Bench("skynet", "tree of tasks and channels", 1_000_000, 100_000, None, "ms", "ms", True),
     Bench("fib", "a task for each call", 30, 25, None, "ns_per_op", "ns", True),
     Bench("sieve", "a chain of channels", 1500, 600, None, "ms", "ms", True),
+    Bench("gen", "a generator, a value", 1_000_000, 200_000, 1, "ns_per_op", "ns", False),
+    Bench("gen_new", "make and close a generator", 200_000, 50_000, 1, "ns_per_op", "ns", False),
     Bench("timers", "tasks that sleep 1-50 ms", 100_000, 20_000, None, "ms", "ms", False),
     Bench("mem", "memory of a parked task", 100_000, 100_000, 1, "bytes_per_task", "B", True),
     Bench("preempt", "1 ms sleep beside hogs, p99 late", None, None, None, "p99_us", "us", False),
