@@ -1,5 +1,8 @@
 /* park.c - park, commit, claim, ready. The protocol is told in sched.h (the life of a wait) and
- * park.h (what a waiter and a waker do). */
+ * park.h (what a waiter and a waker do).
+ *
+ * Nearly every park has one lock or none and no deadline. What the others need of the commit stands
+ * in g->park_extra, behind the branch that chooses the fence anyway. */
 #include "sched/park.h"
 
 #include "base/chaos.h"
@@ -11,6 +14,16 @@
 #include "sched/runq.h"
 #include "sched/switch.h"
 #include "sched/timer.h"
+
+enum { TIMER = 1, LOCKS = 2 }; /* g->park_extra: a timer is armed; g->park_locks are held */
+
+static void unlock_all(struct rt_locks *l) {
+    while (l) {
+        uint32_t *lock = l->lock;
+        l = l->next; /* the parker may go on, and take its frame along, after the last unlock */
+        rt_unlock(lock);
+    }
+}
 
 /* ---- foreign threads: a G of their own that never runs, and a futex -------------------------- */
 
@@ -33,12 +46,14 @@ static void thread_ready(struct rt_g *g) {
     rt_sys_futex_wake(note, 1);
 }
 
-static int thread_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline) {
+static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
+                       enum rt_g_state state, int64_t deadline) {
     uint64_t seq = rt_park_seq(g);
     rt_store_relaxed(&g->thread_note, 0);
     rt_store_release(&g->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
     if (lock)
         rt_unlock(lock);
+    unlock_all(locks);
     rt_fence_full(); /* word, then attention: pairs with the canceller's heavy fence */
     if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
         rt_claim_soft(g, seq, -ECANCELED))
@@ -59,24 +74,30 @@ static int thread_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, in
 
 /* ---- park ------------------------------------------------------------------------------------ */
 
-int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
-            enum rt_why why) {
+/* One of lock and locks, or neither. */
+static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *lock,
+                                                      struct rt_locks *locks,
+                                                      enum rt_g_state state, int64_t deadline,
+                                                      enum rt_why why) {
     g->waiting_for = why;
     rt_store_relaxed(&g->wait_deadline, deadline);
     if (rt_unlikely(g->flags & RT_G_THREAD))
-        return thread_park(g, lock, state, deadline);
+        return thread_park(g, lock, locks, state, deadline);
     rt_chaos_delay(); /* the node is queued, g is not parked */
     struct rt_m *m = rt_m();
     rt_gate_enter(m);
     g->park_lock = lock;
     g->park_state = (uint8_t)state;
-    g->park_fence = deadline != INT64_MAX;
-    if (g->park_fence) {
+    g->park_extra = (deadline != INT64_MAX ? TIMER : 0) | (locks ? LOCKS : 0);
+    if (locks)
+        g->park_locks = locks;
+    if (deadline != INT64_MAX) {
         int err = rt_timer_arm_owner(m->p, g, deadline);
         if (rt_unlikely(err)) {
             rt_gate_leave(m);
             if (lock)
                 rt_unlock(lock);
+            unlock_all(locks);
             return err;
         }
     }
@@ -86,16 +107,26 @@ int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadl
     return g->wake_result;
 }
 
+int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
+            enum rt_why why) {
+    return park(g, lock, NULL, state, deadline, why);
+}
+
+int rt_park_many(struct rt_g *g, struct rt_locks *locks, enum rt_g_state state, int64_t deadline,
+                 enum rt_why why) {
+    return park(g, NULL, locks, state, deadline, why);
+}
+
 /* The park of old is over before it began; old is ours when a claim succeeds. Between the commit
  * and here somebody else may have claimed it, so nothing but its word and its attention is looked
  * at. */
 static __attribute__((noinline)) void commit_void(struct rt_m *m, struct rt_g *old, uint64_t seq,
-                                                  enum rt_g_state state, bool fence) {
+                                                  enum rt_g_state state, uint32_t extra) {
     uint32_t attention = rt_load_relaxed(&old->attention);
     bool mine = false;
     if (state == RT_WAITING && (attention & RT_ATT_CANCEL))
         mine = rt_claim_soft(old, seq, -ECANCELED);
-    if (!mine && fence && (attention & RT_ATT_TIMER))
+    if (!mine && (extra & TIMER) && (attention & RT_ATT_TIMER))
         mine = rt_timer_missed(m->p, old, seq);
     if (mine)
         rt_ready_in(m, old);
@@ -105,18 +136,21 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
     uint64_t seq = rt_park_seq(old);
     uint32_t *lock = old->park_lock;
     enum rt_g_state state = (enum rt_g_state)old->park_state;
-    bool fence = old->park_fence;
+    uint32_t extra = old->park_extra;
     rt_chaos_delay(); /* saved, not visible */
     rt_store_release(&old->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
     rt_chaos_delay(); /* visible, still locked */
     if (lock)
         rt_unlock(lock);
-    if (fence)
-        rt_fence_full(); /* word, then attention: pairs with the timer's read-modify-writes */
-    else
-        rt_fence_light(); /* the same against a cancel, which pays the heavy fence */
+    if (rt_likely(extra == 0)) {
+        rt_fence_light(); /* word, then attention: pairs with a canceller's heavy fence */
+    } else {
+        if (extra & LOCKS) /* claimed or not, old does not get past these locks */
+            unlock_all(old->park_locks);
+        rt_fence_full(); /* the same against a timer's read-modify-writes */
+    }
     if (rt_unlikely(rt_load_relaxed(&old->attention) != 0))
-        commit_void(m, old, seq, state, fence);
+        commit_void(m, old, seq, state, extra);
 }
 
 /* ---- ready ----------------------------------------------------------------------------------- */

@@ -33,6 +33,19 @@ static inline uint64_t rt_park_seq(struct rt_g *g) {
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why);
 
+/* For a parker that holds the locks of several objects, which it names in a list in its own frame.
+ * All are released once it is parked, from the first to the last, so a waker that holds any of them
+ * does not see a half-parked G either. A link is not read after its lock was released, but the
+ * parker may be claimed and run before the last is: after rt_park_many its frame must not go, and
+ * no link in it may change, until it has held the last lock of the list once more, or knows that
+ * its claimer did. */
+struct rt_locks {
+    struct rt_locks *next;
+    uint32_t *lock;
+};
+int rt_park_many(struct rt_g *g, struct rt_locks *locks, enum rt_g_state state, int64_t deadline,
+                 enum rt_why why);
+
 /* Move g from parked to claimed: true once for each park. The caller then owns g. */
 static inline bool rt_claim(struct rt_g *g, uint64_t seq, int result) {
     uint64_t word = rt_load_relaxed(&g->wait);

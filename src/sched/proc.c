@@ -12,6 +12,7 @@
 
 #include "base/chaos.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "base/sys.h"
 #include "sched/g.h"
 #include "sched/gate.h"
@@ -165,13 +166,6 @@ static struct rt_stack *stack_for(struct rt_m *m, struct rt_g *g) {
     return s ? s : rt_stack_get_owner(m->p);
 }
 
-static uint64_t next_random(struct rt_p *p) { /* xorshift64*, S. Vigna 2016 */
-    p->rng ^= p->rng >> 12;
-    p->rng ^= p->rng << 25;
-    p->rng ^= p->rng >> 27;
-    return p->rng * UINT64_C(0x2545F4914F6CDD1D);
-}
-
 static uint32_t coprime_step(uint64_t r) {
     uint32_t step = (uint32_t)(r % rt.procs) + 1;
     for (;; step++) {
@@ -188,7 +182,7 @@ static uint32_t coprime_step(uint64_t r) {
 
 static struct rt_g *steal(struct rt_m *m) {
     struct rt_p *p = m->p;
-    uint64_t r = next_random(p);
+    uint64_t r = rt_random_next(&p->rng);
     uint32_t at = (uint32_t)(r >> 32) % rt.procs, step = coprime_step(r & 0xffffffff);
     int64_t earliest = rt_timer_earliest_any();
     int64_t now = earliest != INT64_MAX ? rt_sys_now() : 0;

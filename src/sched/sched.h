@@ -97,7 +97,7 @@ struct rt_g {
     go_scope *scope;        /* innermost; owner */
     int64_t limit;          /* earliest deadline of the chain; owner */
     int32_t wake_result;    /* what the claimer says: 0 or -errno */
-    uint32_t park_fence;    /* the commit needs a full fence (a timer is armed); owner */
+    uint32_t park_extra;    /* what else the commit has to do, see park.c; owner */
     const char *name;
     /* Line 2: timers, tasks. */
     int64_t timer_when;     /* when the live timer entry fires; INT64_MAX: none */
@@ -112,6 +112,9 @@ struct rt_g {
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
     /* Line 3. */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
+    /* Line 3: selects. */
+    struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
+    uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 enum rt_why {
@@ -234,6 +237,7 @@ struct rt_sched {
     uint8_t stack_class;    /* the default */
     size_t max_tasks;
     unsigned flags;
+    uint64_t seed;          /* of choices made at random: GORT_SEED, else another each time */
     uint64_t foreign_spawned; /* by threads without a P */
     bool watch_deadlock;    /* go_run */
     uint32_t deadlocked;

@@ -262,6 +262,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         return err;
     }
     rt_chaos_start(env->chaos, env->seed);
+    rt.seed = env->seed ? env->seed : rt_sys_random();
     rt.watch_deadlock = watch_deadlock;
     rt.deadlocked = 0;
     rt.foreign_spawned = 0;
