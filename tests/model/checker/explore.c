@@ -1,0 +1,448 @@
+/* explore.c - which thread goes on? The search through all answers. */
+#include "checker.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { STACK_BYTES = 64 * 1024, TIMES_OUT = 0x10, GIVES_UP = 0x20, WHO = 0x0f };
+
+struct checker *C;
+
+/* What rt_m() reads; each thread has its own (the library's is in start.c, which no model has). */
+__thread void *rt_tls_m __attribute__((tls_model("initial-exec")));
+
+/* ---- memory of the program: the same before each execution ----------------------------------- */
+
+extern char __data_start[], _end[]; /* by the linker: static data, first and last */
+static char *image;                 /* never changes once it is made */
+
+static void *map(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        abort();
+    return p;
+}
+
+static void on_fault(int sig) {
+    if (C->outcome != RUNNING)
+        _exit(128 + sig);
+    model_fail("T%d crashed (signal %d)", C->cur ? C->cur->id : -1, sig);
+}
+
+void explore_init(void) {
+    C = map(sizeof *C);
+    for (int i = 0; i < THREADS; i++)
+        C->threads[i].stack = map(STACK_BYTES);
+    C->stage_stack = map(STACK_BYTES);
+    stack_t alternate = {.ss_sp = map(STACK_BYTES), .ss_size = STACK_BYTES};
+    sigaltstack(&alternate, NULL);
+    struct sigaction act = {.sa_handler = on_fault, .sa_flags = SA_ONSTACK | SA_NODEFER};
+    sigaction(SIGSEGV, &act, NULL);
+    sigaction(SIGBUS, &act, NULL);
+    sigaction(SIGFPE, &act, NULL);
+    sigaction(SIGILL, &act, NULL);
+    size_t bytes = (size_t)(_end - __data_start);
+    char *copy = map(bytes);
+    image = copy; /* before the copy, so that it is in it */
+    memcpy(copy, __data_start, bytes);
+}
+
+/* ---- the end of an execution ----------------------------------------------------------------- */
+
+void explore_stop(enum outcome o) {
+    C->active = false;
+    C->outcome = o;
+    rt_arch_jump(&C->main, NULL);
+}
+
+void model_fail(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(C->text, sizeof C->text, fmt, ap);
+    va_end(ap);
+    explore_stop(FAILED);
+}
+
+void model_abandon(void) {
+    explore_stop(ABANDONED);
+}
+
+/* ---- choices --------------------------------------------------------------------------------- */
+
+unsigned explore_choose(unsigned n) {
+    if (n < 2)
+        return 0;
+    unsigned i = C->nchoices++;
+    if (i >= C->replay) {
+        if (i == CHOICES || n > 255)
+            model_fail("too many choices");
+        C->choices[i] = (struct choice){.n = (uint8_t)n};
+    }
+    return C->choices[i].at;
+}
+
+unsigned model_choose(unsigned n) {
+    unsigned k = explore_choose(n);
+    C->cur->hash = mix(C->cur->hash, k + 11);
+    return k;
+}
+
+/* The string of choices for the next execution. False: there is none. */
+static bool next_string(void) {
+    while (C->nchoices > 0) {
+        struct choice *c = &C->choices[C->nchoices - 1];
+        if (c->at + 1 < c->n) {
+            c->at++;
+            C->replay = C->nchoices;
+            return true;
+        }
+        C->nchoices--;
+    }
+    return false;
+}
+
+/* ---- states that were seen before ------------------------------------------------------------ */
+
+static void visited_clear(void) {
+    if (!C->visited) {
+        C->visited_cap = 1 << 16;
+        C->visited = map(C->visited_cap * sizeof *C->visited);
+    }
+    memset(C->visited, 0, C->visited_cap * sizeof *C->visited);
+    C->visited_n = 0;
+}
+
+static uint64_t *visited_find(uint64_t key) {
+    size_t i = (size_t)(key >> 20) & (C->visited_cap - 1);
+    while (C->visited[i] && C->visited[i] >> 4 != key)
+        i = (i + 1) & (C->visited_cap - 1);
+    return &C->visited[i];
+}
+
+static void visited_grow(void) {
+    uint64_t *old = C->visited;
+    size_t cap = C->visited_cap;
+    C->visited_cap = cap * 4;
+    C->visited = map(C->visited_cap * sizeof *C->visited);
+    for (size_t i = 0; i < cap; i++)
+        if (old[i])
+            *visited_find(old[i] >> 4) = old[i];
+    munmap(old, cap * sizeof *old);
+}
+
+static uint64_t state_hash(const struct thread *goes_on) {
+    uint64_t h = C->locs_hash + C->sc_hash + mix(C->heavy_hash, 5);
+    for (unsigned i = 0; i < C->nthreads; i++) {
+        const struct thread *t = &C->threads[i];
+        uint64_t th = mix(t->hash, (uint64_t)i << 8 | t->status);
+        if (t->status == SLEEPING) { /* and before whom, if somebody sleeps on the same word */
+            unsigned before = 0;
+            for (unsigned j = 0; j < C->nthreads; j++)
+                before += C->threads[j].status == SLEEPING && C->threads[j].futex == t->futex &&
+                          C->threads[j].queued < t->queued;
+            th = mix(th, before);
+        }
+        h += th;
+    }
+    return mix(h, goes_on ? (uint64_t)goes_on->id + 1 : 0) >> 4 | 1;
+}
+
+static bool seen_before(const struct thread *goes_on) {
+    uint64_t *slot = visited_find(state_hash(goes_on));
+    if (*slot) {
+        if ((int)(*slot & 15) >= C->left)
+            return true;
+        *slot = (*slot & ~UINT64_C(15)) | (unsigned)C->left;
+        return false;
+    }
+    *slot = state_hash(goes_on) << 4 | (unsigned)C->left;
+    if (++C->visited_n > C->visited_cap / 2)
+        visited_grow();
+    return false;
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static bool changed(const struct thread *t) {
+    unsigned first;
+    for (unsigned i = 0; i < t->nwatch; i++)
+        if (memory_changed(t->watch[i].loc, t->watch[i].read, t->id, &first))
+            return true;
+    return false;
+}
+
+static bool runnable(const struct thread *t) {
+    return t->status == NEW || t->status == READY || (t->status == SPINNING && changed(t));
+}
+
+/* Nobody can go on: a deadlock, which is how a lost wake-up looks. */
+static __attribute__((noreturn)) void stuck(void) {
+    char who[256] = "";
+    size_t n = 0;
+    for (unsigned i = 0; i < C->nthreads; i++) {
+        const struct thread *t = &C->threads[i];
+        if (t->status == SLEEPING || t->status == SPINNING)
+            n += (size_t)snprintf(who + n, sizeof who - n, " T%u %s", i,
+                                  t->status == SLEEPING ? "sleeps" : "spins");
+    }
+    model_fail("deadlock:%s, and nobody else runs", who);
+}
+
+static unsigned alternatives(const struct thread *me, bool goes_on, uint8_t *alt) {
+    unsigned n = 0;
+    if (goes_on)
+        alt[n++] = (uint8_t)me->id;
+    if (goes_on && C->left == 0)
+        return n;
+    for (unsigned i = 0; i < C->nthreads; i++) {
+        const struct thread *t = &C->threads[i];
+        if ((goes_on && t == me) || t->status == FINISHED)
+            continue;
+        if (runnable(t))
+            alt[n++] = (uint8_t)i;
+        else if (t->status == SLEEPING && t->timed)
+            alt[n++] = (uint8_t)(i | TIMES_OUT);
+    }
+    for (unsigned i = 0; n == 0 && i < C->nthreads; i++)
+        if (C->threads[i].status == SPINNING && C->threads[i].gives_up)
+            alt[n++] = (uint8_t)(i | GIVES_UP);
+    return n;
+}
+
+static __attribute__((noreturn)) void all_finished(void) {
+    C->active = false;
+    C->cur = NULL;
+    if (C->run->end)
+        C->run->end();
+    explore_stop(COMPLETE);
+}
+
+static struct thread *pick(void) {
+    uint8_t alt[2 * THREADS];
+    struct thread *me = C->cur;
+    bool goes_on = me && runnable(me);
+    unsigned n = alternatives(me, goes_on, alt);
+    if (n == 0) {
+        for (unsigned i = 0; i < C->nthreads; i++)
+            if (C->threads[i].status != FINISHED)
+                stuck();
+        all_finished();
+    }
+    if (C->nchoices >= C->replay && !C->trace && seen_before(goes_on ? me : NULL))
+        explore_stop(PRUNED);
+    uint8_t to = alt[explore_choose(n)];
+    struct thread *t = &C->threads[to & WHO];
+    if (goes_on && t != me)
+        C->left--;
+    if (to & TIMES_OUT) {
+        t->timed_out = true;
+        t->status = READY;
+    }
+    if (to & GIVES_UP)
+        t->hurry = true;
+    return t;
+}
+
+static void thread_main(void *carry) {
+    (void)carry;
+    C->cur->status = READY;
+    C->cur->fn();
+    C->cur->status = FINISHED;
+    C->cur->nwatch = 0;
+    struct thread *next = pick();
+    C->cur = next;
+    rt_tls_m = next->tls;
+    rt_arch_jump(&next->ctx, NULL);
+}
+
+static void switch_to(struct thread *next) {
+    struct thread *me = C->cur;
+    if (next == me)
+        return;
+    me->tls = rt_tls_m;
+    C->cur = next;
+    rt_tls_m = next->tls;
+    rt_arch_switch(&me->ctx, &next->ctx, NULL);
+}
+
+static void reschedule(void) {
+    struct thread *me = C->cur;
+    switch_to(pick());
+    me->status = READY;
+}
+
+void explore_point(void) {
+    C->cur->hurry = false;
+    if (++C->steps > STEPS)
+        model_fail("livelock: more than %d steps", STEPS);
+    reschedule();
+}
+
+void explore_sleep(uintptr_t futex, bool timed) {
+    struct thread *t = C->cur;
+    t->status = SLEEPING;
+    t->futex = futex;
+    t->queued = C->nsleeps++;
+    t->timed = timed;
+    t->timed_out = false;
+    reschedule();
+    t->hash = mix(t->hash, t->timed_out ? 21 : 22);
+}
+
+void explore_wake(uintptr_t futex, int count) {
+    for (; count > 0; count--) {
+        struct thread *first = NULL;
+        for (unsigned i = 0; i < C->nthreads; i++) {
+            struct thread *t = &C->threads[i];
+            if (t->status == SLEEPING && t->futex == futex && (!first || t->queued < first->queued))
+                first = t;
+        }
+        if (!first)
+            return;
+        first->status = READY;
+    }
+}
+
+/* ---- spin loops ------------------------------------------------------------------------------ */
+
+/* The thread waits until one of the words that it read last has changed; then it reads something
+ * newer there, so a loop ends. */
+static void spin(struct thread *t, bool gives_up) {
+    t->hash = mix(t->hash, 31);
+    if (!changed(t)) {
+        t->status = SPINNING;
+        t->gives_up = gives_up;
+        if (++C->steps > STEPS)
+            model_fail("livelock: more than %d steps", STEPS);
+        reschedule();
+        t->hash = mix(t->hash, t->hurry);
+    }
+    for (unsigned i = 0, first; !t->hurry && i < t->nwatch; i++)
+        if (memory_changed(t->watch[i].loc, t->watch[i].read, t->id, &first) &&
+            t->now.seen.at[t->watch[i].loc] < first)
+            t->now.seen.at[t->watch[i].loc] = (uint8_t)first;
+    if (!t->hurry)
+        t->nwatch = 0;
+}
+
+void model_relax(const char *function) {
+    if (!C->active)
+        return;
+    struct thread *t = C->cur;
+    bool gives_up = false;
+    for (unsigned i = 0; i < C->ngive_up; i++)
+        gives_up |= !strcmp(C->give_up[i], function);
+    if (t->hurry && gives_up)
+        return;
+    t->hurry = false;
+    if (gives_up && model_choose(2) == 1)
+        t->hurry = true;
+    else
+        spin(t, gives_up);
+}
+
+void model_wait_for_change(void) {
+    if (C->active)
+        spin(C->cur, false);
+}
+
+/* ---- executions ------------------------------------------------------------------------------ */
+
+static void prepare(const struct model_case *run) {
+    memcpy(__data_start, image, (size_t)(_end - __data_start));
+    memory_reset();
+    race_reset();
+    C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
+    C->nignored = C->ngive_up = 0;
+    C->spurious = C->clock_moves = false;
+    C->left = C->bound;
+    C->cur = NULL;
+    C->outcome = RUNNING;
+    while (C->nthreads < THREADS && run->thread[C->nthreads]) {
+        struct thread *t = &C->threads[C->nthreads];
+        *t = (struct thread){.stack = t->stack, .id = (int)C->nthreads, .status = NEW};
+        t->fn = run->thread[C->nthreads++];
+        t->now.hb.at[t->id] = 1;
+        rt_arch_prepare(&t->ctx, t->stack + STACK_BYTES, thread_main);
+    }
+}
+
+/* On a stack of its own, since model_fail() in `init` or `end` leaves from anywhere. */
+static void stage(void *carry) {
+    const struct model_case *run = carry;
+    if (run->init)
+        run->init();
+    C->active = true;
+    struct thread *first = pick();
+    C->cur = first;
+    rt_arch_jump(&first->ctx, NULL);
+}
+
+static void one_execution(const struct model_case *run) {
+    struct rt_ctx ctx;
+    prepare(run);
+    rt_arch_prepare(&ctx, C->stage_stack + STACK_BYTES, stage);
+    rt_arch_switch(&C->main, &ctx, (void *)(uintptr_t)run);
+    C->cur = NULL;
+    rt_tls_m = NULL;
+}
+
+bool explore(const struct model_case *run, int bound) {
+    C->run = run;
+    C->bound = bound;
+    C->replay = 0;
+    C->executions = C->pruned = C->deepest = C->total_steps = 0;
+    visited_clear();
+    do {
+        one_execution(run);
+        C->executions++;
+        C->pruned += C->outcome == PRUNED;
+        C->total_steps += C->steps;
+        if (C->steps > C->deepest)
+            C->deepest = C->steps;
+        if (C->outcome == FAILED)
+            return false;
+    } while (next_string());
+    return true;
+}
+
+void explore_again(void) {
+    C->replay = C->nchoices;
+    C->trace = true;
+    one_execution(C->run);
+    C->trace = false;
+}
+
+/* ---- what the models call -------------------------------------------------------------------- */
+
+unsigned model_self(void) {
+    return (unsigned)C->cur->id;
+}
+
+void model_gives_up(const char *function) {
+    C->give_up[C->ngive_up++] = function;
+}
+
+void model_ignore(const void *p, size_t bytes) {
+    C->ignored[C->nignored++] = (struct range){(uintptr_t)p, (uintptr_t)p + bytes};
+}
+
+bool ignored(uintptr_t addr) {
+    for (unsigned i = 0; i < C->nignored; i++)
+        if (addr >= C->ignored[i].from && addr < C->ignored[i].to)
+            return true;
+    return false;
+}
+
+void model_gone(const void *p, size_t bytes) {
+    race_gone((uintptr_t)p, bytes);
+}
+
+void model_spurious_wakes(void) {
+    C->spurious = true;
+}
