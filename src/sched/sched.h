@@ -36,9 +36,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef RT_RING_SLOTS
+#define RT_RING_SLOTS 256 /* tests/model has it smaller */
+#endif
 enum {
-    RT_RING = 256,         /* slots of a P's ring; a power of two */
-    RT_FRESH = 1024,       /* and of those that have not started */
+    RT_RING = RT_RING_SLOTS,      /* slots of a P's ring; a power of two */
+    RT_FRESH = 4 * RT_RING_SLOTS, /* and of those that have not started */
     RT_MAX_PROCS = 1024,
     RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,
