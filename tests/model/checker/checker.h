@@ -150,16 +150,16 @@ struct range {
 struct checker {
     const struct model_case *run;
     bool active; /* threads run: accesses count */
-    bool trace, spurious, clock_moves;
+    bool trace, clock_moves;
     int bound, left; /* preemptions */
-    unsigned nthreads, nsleeps;
+    unsigned nthreads, nsleeps, spurious; /* wakes that may still come for no reason */
     struct thread *cur;
     struct thread threads[THREADS];
     struct rt_ctx main;
     char *stage_stack;
     enum outcome outcome;
     char text[512]; /* of the failure */
-    unsigned steps;
+    unsigned steps, steps_before; /* of this execution, and of the one that is shown */
 
     struct choice choices[CHOICES];
     unsigned nchoices, replay;

@@ -359,7 +359,8 @@ static void prepare(const struct model_case *run) {
     race_reset();
     C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
     C->nignored = C->ngive_up = 0;
-    C->spurious = C->clock_moves = false;
+    C->spurious = 0;
+    C->clock_moves = false;
     C->left = C->bound;
     C->cur = NULL;
     C->outcome = RUNNING;
@@ -414,6 +415,7 @@ bool explore(const struct model_case *run, int bound) {
 void explore_again(void) {
     C->replay = C->nchoices;
     C->trace = true;
+    C->steps_before = C->steps;
     one_execution(C->run);
     C->trace = false;
 }
@@ -443,6 +445,6 @@ void model_gone(const void *p, size_t bytes) {
     race_gone((uintptr_t)p, bytes);
 }
 
-void model_spurious_wakes(void) {
-    C->spurious = true;
+void model_spurious_wakes(unsigned n) {
+    C->spurious = n;
 }

@@ -62,8 +62,8 @@ void model_ignore(const void *p, size_t bytes);
 /* The object is gone: who touches it from now on is wrong. */
 void model_gone(const void *p, size_t bytes);
 
-/* May futex waits return for no reason? In init. */
-void model_spurious_wakes(void);
+/* So many futex waits of an execution may return for no reason. In init. */
+void model_spurious_wakes(unsigned n);
 
 /* What rt_sys_now() says. It does not pass by itself; threads change it by atomics, and `init` says
  * that they will. */

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_BOUND = 3, UNBOUNDED = 15 };
+enum { DEFAULT_BOUND = 3, UNBOUNDED = 15, FIRST = 100, LAST = 100 };
 
 extern struct model_site __start_model_sites[] __attribute__((weak));
 extern struct model_site __stop_model_sites[] __attribute__((weak));
@@ -55,6 +55,11 @@ void report_step(const struct model_site *s, const char *fmt, ...) {
         C->hits[s - __start_model_sites]++;
     if (!C->trace)
         return;
+    if (C->steps > FIRST && C->steps + LAST < C->steps_before) {
+        if (C->steps == FIRST + 1)
+            puts("  ...");
+        return;
+    }
     char where[64], what[128];
     snprintf(what, sizeof what, "%s(%s)", s->name, s->text ? s->text : "");
     printf("  %*sT%d  %-16s %-44s ", C->cur->id * 4, "", C->cur->id,

@@ -25,6 +25,7 @@ int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     memory_full_fence();
     uint32_t value = memory_kernel_load(word);
     bool sleeps = value == expected && !(C->spurious && model_choose(2) == 1);
+    C->spurious -= value == expected && !sleeps;
     report_step(&memory_kernel_site, "wait(%p == %u): %s", (void *)word, expected,
                 sleeps              ? "sleeps"
                 : value == expected ? "interrupted"
