@@ -36,12 +36,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifndef RT_RING_SLOTS
-#define RT_RING_SLOTS 256 /* tests/model has it smaller */
+#ifndef RT_RING_SLOTS /* tests/model has them smaller */
+#define RT_RING_SLOTS 256
+#define RT_FRESH_SLOTS 1024
 #endif
 enum {
     RT_RING = RT_RING_SLOTS,      /* slots of a P's ring; a power of two */
-    RT_FRESH = 4 * RT_RING_SLOTS, /* and of those that have not started */
+    RT_FRESH = RT_FRESH_SLOTS,    /* and of those that have not started */
     RT_MAX_PROCS = 1024,
     RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,

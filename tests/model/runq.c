@@ -1,5 +1,5 @@
 /* runq.c - sched/runq.{h,c}, sched/globq.c: each G is run once, whatever thieves do, with four
- * slots in a ring whose indices wrap. */
+ * slots in the ring and four in the deque of fresh ones; the indices wrap. */
 #include "machine.h"
 
 void rt_idle_backlog(struct rt_p *p, int64_t now) { /* runq.c calls it; idle.c has a model */
@@ -9,7 +9,15 @@ void rt_idle_backlog(struct rt_p *p, int64_t now) { /* runq.c calls it; idle.c h
 static void start_before_wrap(void) {
     machine_init();
     for (int i = 0; i < PROCS; i++)
-        ps[i].head = ps[i].tail = UINT32_MAX - 1;
+        ps[i].head = ps[i].tail = ps[i].fresh_head = ps[i].fresh_tail = UINT32_MAX - 1;
+    for (int i = 0; i < GS; i++)
+        gs[i].flags = RT_G_STARTED;
+}
+
+static void start_with_fresh_ones(void) {
+    start_before_wrap();
+    for (int i = 0; i < GS; i++)
+        gs[i].flags = 0;
 }
 
 static void push(struct rt_p *p, struct rt_g *g) {
@@ -47,6 +55,9 @@ static void none_lost_none_doubled(void) {
         model_assert(ps[i].tail - ps[i].head <= RT_RING);
         for (uint32_t k = ps[i].head; k != ps[i].tail; k++)
             run(ps[i].ring[k % RT_RING]);
+        model_assert(ps[i].fresh_tail - ps[i].fresh_head <= RT_FRESH);
+        for (uint32_t k = ps[i].fresh_head; k != ps[i].fresh_tail; k++)
+            run(ps[i].fresh[k % RT_FRESH]);
         if (ps[i].runnext)
             run(ps[i].runnext);
     }
@@ -100,6 +111,27 @@ static void thief_then_owner(void) {
     pop_all(&ps[model_self()]);
 }
 
+/* ---- fresh ones: the owner takes the newest, thieves the oldest half ------------------------- */
+
+static void four_fresh_ones_are_there(void) {
+    start_with_fresh_ones();
+    for (int i = 0; i < RT_FRESH; i++)
+        push(&ps[0], &gs[i]);
+}
+static void two_of_each_kind_are_there(void) {
+    start_with_fresh_ones();
+    gs[1].flags = gs[3].flags = RT_G_STARTED;
+    for (int i = 0; i < 4; i++)
+        push(&ps[0], &gs[i]);
+}
+static void age_and_pop(void) {
+    rt_gate_enter(&ms[0]);
+    rt_runq_age_owner(&ps[0], 1000 * 1000 * 1000);
+    rt_gate_leave(&ms[0]);
+    pop(&ps[0]);
+    pop(&ps[0]);
+}
+
 /* ---- overflow: the newest half goes to the global queue -------------------------------------- */
 
 static void push_one_too_many(void) {
@@ -142,6 +174,10 @@ static void take_back(void) {
     rt_gate_leave(&ms[0]);
     if (mine)
         run(&gs[1]);
+}
+static void fresh_one_is_there(void) {
+    start_with_fresh_ones();
+    push(&ps[0], &gs[0]);
 }
 static void push_and_take_back(void) {
     push(&ps[0], &gs[1]);
@@ -202,7 +238,12 @@ const struct model_case model_cases[] = {
      .bound = 2},
     CASE("runnext", start_before_wrap, put_two_next, thief, sysmon),
     CASE("stale_runnext", next_is_there, pop_one, thief, sysmon),
-    CASE("take_back", one_is_there, push_and_take_back, thief),
+    CASE("take_back", fresh_one_is_there, push_and_take_back, thief),
+    CASE("fresh", start_with_fresh_ones, push_two_pop_two, thief),
+    CASE("fresh_half", four_fresh_ones_are_there, pop_push_pop, thief_then_owner),
+    CASE("fresh_overflow", four_fresh_ones_are_there, push_one_too_many, take_from_global),
+    CASE("both_kinds", two_of_each_kind_are_there, pop_push_pop, thief_then_owner),
+    CASE("ageing", two_of_each_kind_are_there, age_and_pop, thief),
     CASE("global_queue", start_before_wrap, push_global, push_global, take_from_global),
     CASE("global_size", two_are_global, take_two, look_at_both),
     {0},
