@@ -106,8 +106,11 @@ static void spurious(void) {
 
 const struct model_case model_cases[] = {
     {.name = "lock.spin", .end = all_counted, .thread = {spin_count, spin_count, spin_count}},
-    {.name = "lock.try", .end = two_or_three_counted, .thread = {spin_count, spin_count, try_count}},
-    {.name = "lock.spin_freed", .thread = {spin_use_and_free, spin_use_and_free, spin_use_and_free}},
+    {.name = "lock.try",
+     .end = two_or_three_counted,
+     .thread = {spin_count, spin_count, try_count}},
+    {.name = "lock.spin_freed",
+     .thread = {spin_use_and_free, spin_use_and_free, spin_use_and_free}},
     CASE("futex", all_counted, futex_count, futex_count_twice),
     CASE("futex_three", all_counted, futex_count, futex_count, futex_count),
     CASE("futex_freed", NULL, use_and_free, use_and_free, use_and_free),
