@@ -12,7 +12,8 @@
  * rt_note: one thread waits, others say go; wakes may be spurious or stale, the waiter looks again.
  *
  * Order, outer first: cancel_lock of join.c, slab locks, object locks, globq lock, idle lock. A
- * thread holds at most one object lock. */
+ * thread holds at most one object lock, but for a select, which takes those of its channels in the
+ * order of their addresses. */
 #ifndef RT_LOCK_H
 #define RT_LOCK_H
 
