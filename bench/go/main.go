@@ -70,6 +70,7 @@ var servers = map[string]func(address string) error{
 }
 
 var seconds = 2 // of preempt
+var cases = 4   // of select4
 
 func fail(status int, format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "go-bench: "+format+"\n", args...)
@@ -100,7 +101,7 @@ func usage() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [seconds=S]\nnames: %s", strings.Join(names, " "))
+	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [seconds=S] [cases=C]\nnames: %s", strings.Join(names, " "))
 }
 
 func main() {
@@ -115,13 +116,16 @@ func main() {
 			args = args[1:]
 			value = args[0]
 		}
-		if key != "procs" && key != "n" && key != "port" && key != "seconds" {
+		if key != "procs" && key != "n" && key != "port" && key != "seconds" && key != "cases" {
 			fail(2, "unknown argument %q", key)
 		}
 		opt[key] = number(key, value)
 	}
 	if opt["seconds"] > 0 {
 		seconds = opt["seconds"]
+	}
+	if opt["cases"] > 0 {
+		cases = opt["cases"]
 	}
 	if p := opt["procs"]; p > 0 {
 		runtime.GOMAXPROCS(p)

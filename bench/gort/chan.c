@@ -1,5 +1,7 @@
-/* chan.c - channels between two tasks and between many, and a mutex that 64 tasks want. */
+/* chan.c - channels between two tasks and between many, a select, a mutex that 64 tasks want. */
 #include "bench.h"
+
+#include <stdlib.h>
 
 enum {
     CAPACITY = 128,
@@ -165,6 +167,47 @@ static void bench_run_chan_mpmc(struct bench_run *run)
     go_chan_free(shared.chan);
 }
 
+/* select4: one producer for each channel; its values come in order, and the last ones are last. */
+
+static void bench_run_select4(struct bench_run *run)
+{
+    int64_t cases = run->args->cases;
+    int64_t each = (run->n + cases - 1) / cases;
+    struct go_case *select = MUST_GET(calloc((size_t)cases, sizeof *select));
+    struct stream *stream = MUST_GET(calloc((size_t)cases, sizeof *stream));
+    int64_t *next = MUST_GET(calloc((size_t)cases, sizeof *next));
+    int64_t value;
+
+    for (int64_t i = 0; i < cases; i++) {
+        stream[i] = (struct stream){MUST_GET(go_chan_new(sizeof value, CAPACITY)), each};
+        select[i] = (struct go_case)GO_CASE_RECV(stream[i].chan, &value);
+    }
+    bench_begin(run);
+    for (int64_t i = 0; i < cases; i++)
+        MUST(go_spawn(stream_producer, &stream[i]));
+    for (int64_t left = each * cases; left > 0; left--) {
+        int64_t i = MUST(go_select(select, (size_t)cases, GO_FOREVER));
+
+        if (select[i].result == -EPIPE) { /* no more from this one */
+            select[i].chan = NULL;
+            left++;
+            continue;
+        }
+        if (value != next[i]++)
+            bench_die("select4: item %lld of channel %lld is %lld", (long long)next[i] - 1,
+                      (long long)i, (long long)value);
+    }
+    bench_end(run, each * cases);
+    for (int64_t i = 0; i < cases; i++) {
+        if (next[i] != each || go_chan_recv(stream[i].chan, NULL) != -EPIPE)
+            bench_die("select4: %lld items of channel %lld", (long long)next[i], (long long)i);
+        go_chan_free(stream[i].chan);
+    }
+    free(select);
+    free(stream);
+    free(next);
+}
+
 /* mutex: the counter is a plain integer; only the lock keeps it right. */
 
 struct locked {
@@ -219,6 +262,12 @@ const struct bench bench_chan[] = {
      .n = 5000000,
      .n_max = INT64_C(1) << 31, /* the sum of the values must fit */
      .run = bench_run_chan_mpmc},
+    {.name = "select4",
+     .what = "one task selects over cases=4 channels with a producer each, capacity 128",
+     .keys = "cases ",
+     .n = 5000000,
+     .n_max = INT64_C(1) << 40,
+     .run = bench_run_select4},
     {.name = "mutex",
      .what = "64 tasks lock, increment, unlock; yield every 100",
      .n = 10000000,
