@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs examples/hello and examples/echo. http has checks of its own: http_conformance.py.
+"""Runs examples/hello, examples/pipeline and examples/echo. http has checks of its own: http_conformance.py.
 
 Usage: GORT_BUILD_DIR=build examples.py
 One line per check; exit status 1 when one failed. Any number may run at once.
@@ -24,8 +24,9 @@ def check(what, good, detail=""):
     print(("ok    " if good else "FAIL  ") + what + ("" if good else f": {detail}"), flush=True)
 
 
-def run(name, *arguments):
+def run(name, *arguments, **environment):
     done = subprocess.run([os.path.join(EXAMPLES, name), *arguments],
+                          env={**os.environ, **environment},
                           capture_output=True,
                           text=True,
                           timeout=PATIENCE)
@@ -36,6 +37,13 @@ def check_hello():
     wanted = "1000 green threads, their squares add up to 333833500\n"
     got = run("hello")
     check("hello says what it should and exits with 0", got == (0, wanted, ""), got)
+
+
+def check_pipeline():
+    wanted = "10000 squares add up to 333383335000\n"
+    for procs in ("1", "2", "8"):
+        got = run("pipeline", GORT_PROCS=procs)
+        check(f"pipeline loses nothing with GORT_PROCS={procs}", got == (0, wanted, ""), got)
 
 
 def start_echo(*options):
@@ -105,7 +113,7 @@ def check_echo():
 
 
 def main():
-    for group in (check_hello, check_echo):
+    for group in (check_hello, check_pipeline, check_echo):
         try:
             group()
         except Exception as e:  # a check that could not be made has failed
