@@ -242,6 +242,7 @@ static void end_workers(void) {
 
 static void fork_child(void) {
     rt_tls_m = NULL;
+    rt_lot_fork_child();
     rt_store_relaxed(&rt.state, RT_FORKED);
 }
 
@@ -342,7 +343,9 @@ static const char *why_text(uint32_t why) {
         [RT_WHY_WAITGROUP] = "waitgroup wait",  [RT_WHY_JOIN] = "task join",
         [RT_WHY_SLEEP] = "sleep",               [RT_WHY_IO_READ] = "I/O: readable",
         [RT_WHY_IO_WRITE] = "I/O: writable",    [RT_WHY_SELECT] = "select",
-        [RT_WHY_OTHER] = "parked"};
+        [RT_WHY_OTHER] = "parked",              [RT_WHY_RWMUTEX] = "rwmutex lock",
+        [RT_WHY_COND] = "cond wait",            [RT_WHY_ONCE] = "once",
+        [RT_WHY_SEM] = "semaphore acquire",     [RT_WHY_BARRIER] = "barrier wait"};
     return why < sizeof text / sizeof *text ? text[why] : "?";
 }
 

@@ -21,6 +21,9 @@ void rt_foreign_leave(void);
 /* Green threads that have not ended; never too few. Any thread, while the runtime is there. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
 
+/* The locks of waiting objects start anew; src/sync/lot.c. */
+void rt_lot_fork_child(void);
+
 /* Every green thread is parked for ever (sysmon.c): end go_run. */
 void rt_start_deadlock(void);
 

@@ -12,55 +12,24 @@
  * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store
  * that releases it; rt_state and rt_lock are therefore released together, as one word of 64
  * bits. */
-#include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/san.h"
 #include "base/sys.h"
-#include "sched/park.h"
+#include "sync/lot.h"
+#include "sync/mutex.h"
+#include "sync/spin.h"
 
-#include <gort/sync.h>
-
-enum { LOCKED = 1, QUEUED = 2 };
-enum { HANDED_OVER = 1, SPINS = 40 };
+enum { LOCKED = RT_MUTEX_LOCKED, QUEUED = RT_MUTEX_QUEUED };
+enum { HANDED_OVER = 1 };
 static const int64_t STARVING_NS = 1000 * 1000;
 
 _Static_assert(sizeof(go_mutex) == 16 && offsetof(go_mutex, rt_lock) == 4, "the public contract");
 
 struct waiter {
-    struct waiter *next, *prev; /* circular; prev of the first is the last */
-    struct rt_g *g;
-    uint64_t seq;
-    bool queued, starving;
+    struct rt_waiter base;
+    bool starving;
 };
-
-static void enqueue(go_mutex *m, struct waiter *w, bool first) {
-    struct waiter *head = m->rt_waiters;
-    w->queued = true;
-    if (!head) {
-        w->next = w->prev = w;
-        m->rt_waiters = w;
-        return;
-    }
-    w->next = head;
-    w->prev = head->prev;
-    head->prev->next = w;
-    head->prev = w;
-    if (first)
-        m->rt_waiters = w;
-}
-
-static void dequeue(go_mutex *m, struct waiter *w) {
-    w->queued = false;
-    if (w->next == w) {
-        m->rt_waiters = NULL;
-        return;
-    }
-    w->prev->next = w->next;
-    w->next->prev = w->prev;
-    if (m->rt_waiters == w)
-        m->rt_waiters = w->next;
-}
 
 /* Both words at once. */
 static void release(go_mutex *m, uint32_t state) {
@@ -78,9 +47,9 @@ static inline bool try_lock(go_mutex *m) {
 }
 
 static bool spin(go_mutex *m) {
-    if (rt_load_relaxed(&rt.procs) < 2)
+    if (!rt_spin_pays())
         return false;
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < RT_SPINS; i++) {
         if (!(rt_load_relaxed(&m->rt_state) & LOCKED) && try_lock(m))
             return true;
         rt_cpu_relax();
@@ -105,7 +74,7 @@ static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
     if (spin(m))
         return 0;
     struct rt_g *g = rt_self();
-    struct waiter w = {.g = g};
+    struct waiter w = {.base.g = g};
     int64_t since = rt_sys_now();
     for (bool again = false;; again = true) {
         rt_lock(&m->rt_lock);
@@ -113,16 +82,19 @@ static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
             rt_unlock(&m->rt_lock);
             return 0;
         }
-        w.seq = rt_park_seq(g);
+        w.base.seq = rt_park_seq(g);
         w.starving = again && rt_sys_now() - since > STARVING_NS;
-        enqueue(m, &w, again);
+        if (again)
+            rt_queue_push_front(&m->rt_waiters, &w.base.node);
+        else
+            rt_queue_push(&m->rt_waiters, &w.base.node);
         int r = rt_park(g, &m->rt_lock, RT_HARD, deadline, RT_WHY_MUTEX);
         if (r == HANDED_OVER)
             return 0;
         if (r < 0) {
             rt_lock(&m->rt_lock);
-            if (w.queued)
-                dequeue(m, &w);
+            if (rt_waiter_queued(&w.base))
+                rt_queue_remove(&m->rt_waiters, &w.base.node);
             if (!m->rt_waiters)
                 rt_fetch_and(&m->rt_state, ~(uint32_t)QUEUED);
             rt_unlock(&m->rt_lock);
@@ -154,12 +126,10 @@ static __attribute__((noinline)) void unlock_slow(go_mutex *m) {
     if (!(rt_load_relaxed(&m->rt_state) & LOCKED))
         rt_fatal("go_mutex_unlock: not locked");
     rt_lock(&m->rt_lock);
-    struct waiter *w;
-    while ((w = m->rt_waiters) != NULL) {
-        bool hand_over = w->starving;
+    for (struct rt_waiter *w; (w = rt_waiter_pop(&m->rt_waiters)) != NULL;) {
+        bool hand_over = rt_container_of(w, struct waiter, base)->starving;
         struct rt_g *g = w->g;
         uint64_t seq = w->seq;
-        dequeue(m, w);
         uint32_t queued = m->rt_waiters ? QUEUED : 0;
         if (!rt_claim(g, seq, hand_over ? HANDED_OVER : 0))
             continue; /* it has just given up */

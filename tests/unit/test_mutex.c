@@ -224,6 +224,70 @@ Test(mutex, those_who_give_up_lose_nobodys_turn) {
     T_EQ(fair.m.rt_state, 0);
 }
 
+/* Who was woken, lost, and has waited for more than 1 ms is handed the mutex: it holds it before it
+ * runs. */
+static void stays_inside(void *arg) {
+    go_mutex_lock(&fair.m);
+    rt_store_release(&fair.had_it, 1);
+    T_AWAIT(rt_load_acquire(&fair.quit));
+    go_mutex_unlock(&fair.m);
+    go_waitgroup_done(arg);
+}
+
+static bool waits_again(void) {
+    T_AWAIT(rt_load_acquire(&fair.m.rt_waiters));
+    return true;
+}
+
+GTest(mutex, who_was_woken_in_vain_is_handed_it) {
+    bool lost = false;
+    for (int tries = 0; tries < 50 && !lost; tries++) {
+        go_waitgroup wg = {0};
+        memset(&fair, 0, sizeof fair);
+        go_mutex_lock(&fair.m);
+        go_waitgroup_add(&wg, 1);
+        T_SPAWN(stays_inside, &wg);
+        T_AWAIT(rt_load_acquire(&fair.m.rt_waiters));
+        T_EQ(go_sleep(2 * GO_MILLISECOND), 0);
+        go_mutex_unlock(&fair.m);
+        lost = go_mutex_trylock(&fair.m) == 0 && waits_again();
+        if (lost) {
+            go_mutex_unlock(&fair.m);
+            T_EQ(go_mutex_trylock(&fair.m), -EBUSY);
+            T_AWAIT(rt_load_acquire(&fair.had_it));
+        }
+        rt_store_release(&fair.quit, 1);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+    }
+}
+
+/* What 40,000 waiters cost must not grow with their number: each is woken, and may lose a few times
+ * to those who are awake. Go 1.26 has been quadratic here. */
+static void waits_once(void *arg) {
+    go_mutex_lock(&fair.m);
+    fair.hammered++;
+    go_mutex_unlock(&fair.m);
+    go_waitgroup_done(arg);
+}
+
+GTest(mutex, many_waiters_are_work_for_each_but_not_for_each_other, .timeout = 120) {
+    go_waitgroup wg = {0};
+    uint64_t n = (uint64_t)count(40000), before = t_stats().parks;
+    go_mutex_lock(&fair.m);
+    go_waitgroup_add(&wg, (int)n);
+    for (uint64_t i = 0; i < n; i++)
+        T_SPAWN(waits_once, &wg);
+    T_AWAIT(t_stats().parks - before >= n);
+    before = t_stats().parks;
+    go_mutex_unlock(&fair.m);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    uint64_t parks = t_stats().parks - before;
+    T_EQ(fair.hammered, n);
+    T_ASSERT(parks <= 3 * n + 100, "%llu parks for %llu waiters", (unsigned long long)parks,
+             (unsigned long long)n);
+    T_EQ(fair.m.rt_state, 0);
+}
+
 /* ---- whose memory ---------------------------------------------------------------------------- */
 
 /* An object that its last user frees: each of USERS locks it, counts down, unlocks; the one that

@@ -1,0 +1,19 @@
+/* spin.h - is it worth while to spin before a park? */
+#ifndef RT_SPIN_H
+#define RT_SPIN_H
+
+#include "sched/runq.h"
+
+/* About a microsecond: what a park and a wake cost. */
+enum { RT_SPINS = 40 };
+
+/* Not when the holder cannot be running now, and not when this P has something better to do: then
+ * the switch to it costs less than the spin. Go's rule (sync_runtime_canSpin). */
+static inline bool rt_spin_pays(void) {
+    if (rt_load_relaxed(&rt.procs) < 2)
+        return false;
+    struct rt_m *m = rt_m();
+    return !m || (!rt_load_relaxed(&m->p->runnext) && rt_runq_len_any(m->p) == 0);
+}
+
+#endif
