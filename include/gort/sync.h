@@ -1,8 +1,8 @@
 /* gort/sync.h - locks and friends, between green threads and other threads alike.
  *
- * Zeroed memory is a valid object of each type. They are plain structs that may be put anywhere,
- * need no running runtime, and may be freed by whoever their release lets go. Fields are
- * private. */
+ * Zeroed memory is a valid object of each type but go_barrier; a go_sem has no units then. They are
+ * plain structs that may be put anywhere, need no running runtime, and may be freed by whoever
+ * their release lets go. Fields are private. */
 #ifndef GORT_SYNC_H
 #define GORT_SYNC_H
 
@@ -43,6 +43,34 @@ GO_API int go_waitgroup_wait(go_waitgroup *wg);
 /* add(1), then spawn fn(arg) and done when it has returned. Errors as go_spawn, -ENOMEM; the count
  * is then as it was. */
 GO_API int go_waitgroup_spawn(go_waitgroup *wg, void (*fn)(void *), void *arg);
+
+/* Many readers or one writer. A writer that waits for readers to leave stops new ones; readers that
+ * waited while a writer held it go in together, before the next writer that waits. One that comes
+ * just when the lock is free may be faster than those who wait, but not twice than the same reader:
+ * neither side starves. A reader that locks again while it holds it may wait for ever, for a writer
+ * that came between. Not upgradable. The calls that park are not cancellable. */
+typedef struct go_rwmutex {
+    uint32_t rt_state;
+    uint32_t rt_reserved;
+    void *rt_readers;
+    void *rt_writers;
+    uint64_t rt_reserved2;
+} go_rwmutex;
+
+/* Lock for reading. Parks while a writer holds it or waits. */
+GO_API void go_rwmutex_rdlock(go_rwmutex *rw);
+/* 0, or -EBUSY when a writer holds it or waits. Never parks. */
+GO_API int go_rwmutex_tryrdlock(go_rwmutex *rw);
+/* Undo one rdlock, perhaps another green thread's. Aborts when it is not locked for reading. Never
+ * parks. */
+GO_API void go_rwmutex_rdunlock(go_rwmutex *rw);
+/* Lock for writing. Parks while anybody holds it. */
+GO_API void go_rwmutex_wrlock(go_rwmutex *rw);
+/* 0, or -EBUSY when anybody holds it or waits. Never parks. */
+GO_API int go_rwmutex_trywrlock(go_rwmutex *rw);
+/* Undo wrlock, perhaps another green thread's. Aborts when it is not locked for writing. Never
+ * parks. */
+GO_API void go_rwmutex_wrunlock(go_rwmutex *rw);
 
 GO_END_DECLS
 
