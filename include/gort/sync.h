@@ -72,6 +72,27 @@ GO_API int go_rwmutex_trywrlock(go_rwmutex *rw);
  * parks. */
 GO_API void go_rwmutex_wrunlock(go_rwmutex *rw);
 
+/* A condition variable. As ever: the condition is data that the mutex protects; wait in a loop that
+ * looks at it. */
+typedef struct go_cond {
+    void *rt_waiters;
+    uint64_t rt_reserved;
+} go_cond;
+
+/* Unlock m, which the caller holds, wait for a signal, and lock m again: it is locked whenever this
+ * returns, whatever it returns. No signal given after m was unlocked is missed. Parks. 0 signalled;
+ * -ECANCELED, -ETIMEDOUT from the scope, which m's locking again does not heed; -ENOMEM when there
+ * is no room for the timer of a deadline. Aborts when m is not locked. */
+GO_API int go_cond_wait(go_cond *c, go_mutex *m);
+/* As wait, until the absolute deadline: -ETIMEDOUT for it, and -ECANCELED when the scope was
+ * cancelled or is past its own. A deadline that has passed already does not unlock m. */
+GO_API int go_cond_wait_until(go_cond *c, go_mutex *m, int64_t deadline);
+/* Let the one go on that waits longest, or nobody when nobody waits. One that is cancelled or late
+ * at that moment does not use the signal up. With or without the mutex held. Never parks. */
+GO_API void go_cond_signal(go_cond *c);
+/* Let all go on that wait now. Never parks. */
+GO_API void go_cond_broadcast(go_cond *c);
+
 GO_END_DECLS
 
 #endif
