@@ -93,6 +93,16 @@ GO_API void go_cond_signal(go_cond *c);
 /* Let all go on that wait now. Never parks. */
 GO_API void go_cond_broadcast(go_cond *c);
 
+/* Runs a function once. */
+typedef struct go_once {
+    uint64_t rt_state;
+} go_once;
+
+/* The first call runs fn, on the caller, all others return when it has returned, and see what it
+ * did. Parks. Not cancellable. Aborts when fn calls it for the same once, which would wait for
+ * itself. */
+GO_API void go_once_do(go_once *o, void (*fn)(void));
+
 GO_END_DECLS
 
 #endif
