@@ -103,6 +103,22 @@ typedef struct go_once {
  * itself. */
 GO_API void go_once_do(go_once *o, void (*fn)(void));
 
+/* Where n come together. */
+typedef struct go_barrier {
+    uint32_t rt_n;
+    uint32_t rt_arrived;
+    void *rt_waiters;
+    uint64_t rt_reserved[2];
+} go_barrier;
+
+/* For n parties: 0 aborts. Nobody may use it yet. */
+GO_API void go_barrier_init(go_barrier *b, unsigned n);
+/* Wait until n have come, then all of them go on and the barrier is as new. Parks. 1 for the one
+ * that came last, 0 for the others; -ECANCELED, -ETIMEDOUT from the scope, -ENOMEM when there is no
+ * room for the timer of its deadline: then the caller does not count as having come. Who is
+ * cancelled or late when the n-th has come already returns 0. Aborts before go_barrier_init. */
+GO_API int go_barrier_wait(go_barrier *b);
+
 GO_END_DECLS
 
 #endif
