@@ -54,6 +54,22 @@ void rt_sys_futex_wake(uint32_t *word, int count) {
     errno = saved;
 }
 
+int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline, uint32_t bits) {
+    struct timespec ts = to_timespec(deadline < 0 ? 0 : deadline);
+    int saved = errno;
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                     deadline == INT64_MAX ? NULL : &ts, NULL, bits);
+    int err = r < 0 ? -errno : 0;
+    errno = saved;
+    return err;
+}
+
+void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits) {
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, count, NULL, NULL, bits);
+    errno = saved;
+}
+
 bool rt_sys_membarrier_register(void) {
     int saved = errno;
     bool ok = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&

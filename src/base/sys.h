@@ -11,6 +11,10 @@
 /* timeout_ns < 0 waits for ever. 0, -EAGAIN (the word differs), -EINTR, -ETIMEDOUT. */
 int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void rt_sys_futex_wake(uint32_t *word, int count);
+/* The same for sleepers that share a word: a wake is for those that have a bit of `bits`. deadline:
+ * absolute, INT64_MAX for none. */
+int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline, uint32_t bits);
+void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits);
 
 bool rt_sys_membarrier_register(void);
 void rt_sys_membarrier(void);

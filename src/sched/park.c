@@ -39,11 +39,42 @@ struct rt_g *rt_foreign_self(void) {
     return g;
 }
 
+/* Threads that share a bell are told apart by the bits of the futex; one bit is for whoever it hits
+ * first. */
+static const uint32_t BELL_ANYBODY = UINT32_C(1) << 31;
+
+static uint32_t bell_bit(const struct rt_g *g) {
+    return UINT32_C(1) << (uintptr_t)g / 4096 % 31;
+}
+
+void rt_bell_ring_sig(uint32_t *word) {
+    rt_fetch_add(word, 1);
+    rt_sys_futex_wake_bits(word, 1, BELL_ANYBODY);
+}
+
 static void thread_ready(struct rt_g *g) {
     /* After the store the thread may be gone with its memory: the wake may hit a stale address. */
     uint32_t *note = &g->thread_note;
+    uint32_t *word = g->bell ? g->bell->word : NULL, bit = bell_bit(g);
     rt_store_release(note, 1); /* pairs with the acquire in thread_park */
-    rt_sys_futex_wake(note, 1);
+    if (word) {
+        rt_fetch_add(word, 1);
+        rt_sys_futex_wake_bits(word, INT32_MAX, bit); /* a bit may be that of several */
+    } else {
+        rt_sys_futex_wake(note, 1);
+    }
+}
+
+/* Until its note or its bell changes; `rung` is what the bell's word was before the note was looked
+ * at. */
+static void thread_sleep(struct rt_g *g, uint32_t rung, int64_t deadline) {
+    if (g->bell) {
+        rt_sys_futex_wait_bits(g->bell->word, rung, deadline, bell_bit(g) | BELL_ANYBODY);
+        return;
+    }
+    int64_t left = deadline == INT64_MAX ? -1 : deadline - rt_sys_now();
+    if (deadline == INT64_MAX || left > 0)
+        rt_sys_futex_wait(&g->thread_note, 0, left);
 }
 
 static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
@@ -58,18 +89,20 @@ static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
     if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
         rt_claim_soft(g, seq, -ECANCELED))
         return -ECANCELED;
-    while (rt_load_acquire(&g->thread_note) == 0) { /* pairs with the release in thread_ready */
-        int64_t left = -1;
-        if (deadline != INT64_MAX) {
-            left = deadline - rt_sys_now();
-            if (left <= 0 && rt_claim(g, seq, -ETIMEDOUT))
+    struct rt_bell *bell = g->bell;
+    for (;;) {
+        uint32_t rung = bell ? rt_load_acquire(bell->word) : 0; /* pairs with the adds to it */
+        if (bell)
+            bell->answer(bell->arg);
+        if (rt_load_acquire(&g->thread_note) != 0) /* pairs with the release in thread_ready */
+            return g->wake_result;
+        if (deadline != INT64_MAX && deadline <= rt_sys_now()) {
+            if (rt_claim(g, seq, -ETIMEDOUT))
                 return -ETIMEDOUT;
-            if (left <= 0)
-                left = -1; /* claimed by somebody who will tell us at once */
+            deadline = INT64_MAX; /* claimed by somebody who will tell us at once */
         }
-        rt_sys_futex_wait(&g->thread_note, 0, left);
+        thread_sleep(g, rung, deadline);
     }
-    return g->wake_result;
 }
 
 /* ---- park ------------------------------------------------------------------------------------ */

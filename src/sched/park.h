@@ -80,6 +80,18 @@ static inline int rt_cancel_check(struct rt_g *g) {
     return rt_cancel_slow(g);
 }
 
+/* What a foreign thread may sleep on instead of its own note. It sets g->bell before it parks, and
+ * back to NULL after. Others can then end its sleep without knowing whom they wake, with nothing
+ * but an atomic add and a futex wake on a word that is always there: signal handlers (sem.c). Each
+ * thread whose sleep ends calls `answer` before it looks whether it was made ready itself. */
+struct rt_bell {
+    uint32_t *word;            /* static; counts the rings */
+    void (*answer)(void *arg); /* on the thread that was parked, and is so still */
+    void *arg;
+};
+/* Wake one of those who sleep on `word`. May run in a signal handler. */
+void rt_bell_ring_sig(uint32_t *word);
+
 /* Set `bit` in g's attention and wake it if it waits in a cancellable call. Any thread, outside. */
 void rt_cancel_g(struct rt_g *g, uint32_t bit);
 

@@ -114,9 +114,9 @@ struct rt_g {
     struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     uint32_t task_done;     /* under task_lock */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
-    /* Line 3. */
+    /* Line 3: foreign threads, selects. */
+    struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
-    /* Line 3: selects. */
     struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
     uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
 } __attribute__((aligned(RT_CACHE_LINE)));

@@ -14,11 +14,14 @@
  * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
  * count again.
  *
+ * A signal handler that has released a semaphore wakes it up, and it does what the handler could
+ * not (sync/sem.c).
+ *
  * It also tells a deadlock, for go_run alone: at DEADLOCK_TICKS ticks in a row every M sleeps,
- * nothing is queued, nobody waits with a deadline or for a descriptor, nothing was spawned or has
- * parked since the tick before, and no thread is in the process that is not ours or the one waiting
- * in go_run, who could wake anybody. One look would not do: between its parts a foreign thread may
- * have come and spawned. */
+ * nothing is queued, nobody waits with a deadline, for a descriptor, or for a semaphore (a signal
+ * handler may release it), nothing was spawned or has parked since the tick before, and no thread
+ * is in the process that is not ours or the one waiting in go_run, who could wake anybody. One look
+ * would not do: between its parts a foreign thread may have come and spawned. */
 #include "sched/sysmon.h"
 
 #include "base/lock.h"
@@ -113,7 +116,7 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 /* A number that changes with each spawn and park; 0: not even suspicious. */
 static uint64_t suspicion(bool *but_for_threads) {
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
-        rt_globq_size() != 0)
+        rt_globq_size() != 0 || rt_sem_waited())
         return 0;
     bool timed = false; /* an entry in a heap may be of a wait that is long over */
     if (rt_timer_earliest_any() != INT64_MAX)
@@ -153,6 +156,7 @@ static void *sysmon_main(void *arg) {
     struct seen *seen = arg;
     int idle_ticks = 0;
     while (!rt_load_acquire(&mon.stop)) {
+        rt_sem_answer_all();
         int64_t sleep_ns = tick(seen);
         int64_t scavenge_ns = rt_stack_scavenge(rt_sys_now());
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
@@ -176,11 +180,16 @@ void rt_sysmon_wake_slow(void) {
         rt_note_wake(&mon.note);
 }
 
+void rt_sysmon_call_sig(void) {
+    rt_note_wake(&mon.note);
+}
+
 int rt_sysmon_start(void) {
     struct seen *seen = rt_sys_alloc(rt.procs * sizeof *seen);
     if (!seen)
         return -ENOMEM;
-    mon.stop = mon.note = rt_sysmon_asleep = 0;
+    mon.stop = rt_sysmon_asleep = 0;
+    rt_store_relaxed(&mon.note, 0); /* a signal handler may call just now, for nobody here */
     mon.suspicion = 0;
     mon.suspicious_ticks = 0;
     int err = rt_sys_thread(&mon.thread, sysmon_main, seen, "gort-sysmon");

@@ -4,6 +4,13 @@
 
 #include "base/atomic.h"
 
+/* Make sysmon look around at once. May run in a signal handler, and when there is no sysmon. */
+void rt_sysmon_call_sig(void);
+/* Semaphores that were released by a signal handler, and whether anybody waits for a semaphore;
+ * src/sync/sem.c. */
+void rt_sem_answer_all(void);
+bool rt_sem_waited(void);
+
 int rt_sysmon_start(void);
 void rt_sysmon_stop(void);
 
