@@ -28,7 +28,7 @@ GO_API void go_mutex_unlock(go_mutex *m);
 
 typedef struct go_waitgroup {
     uint32_t rt_count; /* low 31 bits; the top bit: somebody waits */
-    uint32_t rt_lock;
+    uint32_t rt_reserved;
     void *rt_waiters;
 } go_waitgroup;
 

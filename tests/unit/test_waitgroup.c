@@ -1,5 +1,5 @@
 /* waitgroup.c - the last done lets all waiters go, and has left the memory when they go on. */
-#include "t_unit.h"
+#include "t_sync.h"
 
 #include "base/fault.h"
 
@@ -379,6 +379,52 @@ GTest(waitgroup, the_last_of_many_waiters_may_free_it, .timeout = 120) {
     t_join_threads(t, PARTY / 2);
     go_chan_free(party.page_gone);
     end_field();
+}
+
+/* One waiter takes the memory away while another, whose deadline has passed, is on its way out. */
+static struct {
+    go_waitgroup *wg;
+    uint32_t round, left, late_one_left;
+    uint32_t rounds;
+} exits;
+
+static void takes_away_or_is_late(int me) {
+    uint64_t seed = (uint64_t)me + 61;
+    for (uint32_t round = 1; round <= exits.rounds; round++) {
+        if (me == 0) {
+            exits.wg = t_page();
+            go_waitgroup_add(exits.wg, 1);
+            rt_store_release(&exits.round, round);
+            T_AWAIT(t_waiting(exits.wg, &exits.wg->rt_waiters) ==
+                    (rt_load_acquire(&exits.late_one_left) == round ? 1 : 2));
+            spin(t_random(&seed) % 200);
+            go_waitgroup_done(exits.wg);
+            T_AWAIT(rt_load_acquire(&exits.left) == 2 * round);
+            continue;
+        }
+        T_AWAIT(rt_load_acquire(&exits.round) == round);
+        go_scope s;
+        int64_t patience = (int64_t)(t_random(&seed) % 200) * GO_MICROSECOND;
+        go_scope_enter(&s, me == 1 ? GO_FOREVER : go_now() + patience);
+        int r = go_waitgroup_wait(exits.wg);
+        go_scope_leave(&s);
+        if (me == 1)
+            t_page_gone(exits.wg);
+        else
+            rt_store_release(&exits.late_one_left, round);
+        T_ASSERT(r == 0 || (me != 1 && r == -ETIMEDOUT), "%d", r);
+        rt_fetch_add(&exits.left, 1);
+    }
+}
+
+Test(waitgroup, one_that_gives_up_may_find_it_gone, .timeout = 120) {
+    exits.rounds = (uint32_t)rounds(400);
+    T_EQ(go_start(NULL), 0);
+    t_crowd(3, 0, takes_away_or_is_late);
+    memset(&exits, 0, sizeof exits);
+    exits.rounds = (uint32_t)rounds(200);
+    t_crowd(1, 2, takes_away_or_is_late);
+    t_stop();
 }
 
 /* ---- go_waitgroup_spawn ---------------------------------------------------------------------- */
