@@ -55,28 +55,6 @@ func benchSpawnJoin(n int) outcome {
 	return outcome{ops: n}
 }
 
-func benchMutex(n int) outcome {
-	const tasks = 64
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	each, count := max(1, n/tasks), 0
-	for range tasks {
-		wg.Go(func() {
-			for i := range each {
-				mu.Lock()
-				count++
-				mu.Unlock()
-				if i%100 == 99 {
-					runtime.Gosched()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	check("mutex", count, tasks*each)
-	return outcome{ops: count, result: count}
-}
-
 // call is one inner call of fib: what its two children write, in one allocation.
 type call struct {
 	children    sync.WaitGroup

@@ -65,6 +65,7 @@ struct bench {
 /* The table: one array for each file, ended by an entry without a name. */
 extern const struct bench bench_switch_spawn[];
 extern const struct bench bench_chan[];
+extern const struct bench bench_locks[];
 extern const struct bench bench_compute[];
 extern const struct bench bench_gen[];
 extern const struct bench bench_timers_mem[];

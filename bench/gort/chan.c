@@ -1,4 +1,4 @@
-/* chan.c - channels between two tasks and between many, a select, a mutex that 64 tasks want. */
+/* chan.c - channels between two tasks and between many, a select over some. */
 #include "bench.h"
 
 #include <stdlib.h>
@@ -7,8 +7,6 @@ enum {
     CAPACITY = 128,
     PRODUCERS = 4,
     CONSUMERS = 4,
-    LOCKERS = 64,
-    PAIRS_PER_YIELD = 100,
 };
 
 /* chan_unbuf: a round trip is two messages. */
@@ -208,44 +206,6 @@ static void bench_run_select4(struct bench_run *run)
     free(next);
 }
 
-/* mutex: the counter is a plain integer; only the lock keeps it right. */
-
-struct locked {
-    go_mutex lock;
-    int64_t counter; /* protected by lock */
-    int64_t pairs;   /* for each task */
-    go_waitgroup done;
-};
-
-static void locker(void *arg)
-{
-    struct locked *l = arg;
-
-    for (int64_t i = 1; i <= l->pairs; i++) {
-        go_mutex_lock(&l->lock);
-        l->counter++;
-        go_mutex_unlock(&l->lock);
-        if (i % PAIRS_PER_YIELD == 0)
-            go_yield();
-    }
-    go_waitgroup_done(&l->done);
-}
-
-static void bench_run_mutex(struct bench_run *run)
-{
-    struct locked l = {.pairs = (run->n + LOCKERS - 1) / LOCKERS};
-    int64_t total = l.pairs * LOCKERS;
-
-    go_waitgroup_add(&l.done, LOCKERS);
-    bench_begin(run);
-    for (int i = 0; i < LOCKERS; i++)
-        MUST(go_spawn(locker, &l));
-    MUST(go_waitgroup_wait(&l.done));
-    bench_end(run, total);
-    if (l.counter != total)
-        bench_die("mutex: counted %lld instead of %lld", (long long)l.counter, (long long)total);
-}
-
 const struct bench bench_chan[] = {
     {.name = "chan_unbuf",
      .what = "ping-pong over two rendezvous channels (n messages)",
@@ -268,10 +228,5 @@ const struct bench bench_chan[] = {
      .n = 5000000,
      .n_max = INT64_C(1) << 40,
      .run = bench_run_select4},
-    {.name = "mutex",
-     .what = "64 tasks lock, increment, unlock; yield every 100",
-     .n = 10000000,
-     .n_max = INT64_C(1) << 40,
-     .run = bench_run_mutex},
     {0},
 };
