@@ -12,8 +12,8 @@
  *     get those with the most work below them. Every AGE_NS the oldest sixteenth moves to the
  *     ring.
  *   - While both have some they take turns by rounds: as many picks as there are Gs of that kind
- *     when the round begins, at most RT_RING. So a G that yields or is made ready waits no longer
- *     than it would in one queue, and whoever spawns and yields does not outrun his children.
+ *     when the round begins. So a G that yields or is made ready waits no longer than it would in
+ *     one queue, and whoever spawns and yields does not outrun his children.
  * A full ring sends its newest half to the global queue, a full deque its oldest.
  *
  * Everything here is done by the owner of the P inside the runtime, or by a thief that passed the
@@ -107,8 +107,6 @@ static inline bool rt_runq_fresh_turn_owner(struct rt_p *p) {
     if (p->round == 0) {
         p->fresh_round = !p->fresh_round;
         p->round = p->fresh_round ? p->fresh_tail - p->fresh_head : p->tail - p->head;
-        if (p->round > RT_RING)
-            p->round = RT_RING;
     }
     p->round--;
     return p->fresh_round;
