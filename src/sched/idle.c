@@ -127,6 +127,18 @@ void rt_idle_wake_foreign(void) {
     rt_idle_wake();
 }
 
+/* A sleeper reads the timers in the section in which it sets its bit: either it has seen this one,
+ * or it is seen here. Who is awake looks at them before it sleeps. */
+void rt_idle_wake_for_timer(int64_t when) {
+    struct rt_m *m = NULL;
+    rt_lock(&rt_idle.lock);
+    if (when < rt_idle.keeper_when)
+        m = pick_sleeper();
+    rt_unlock(&rt_idle.lock);
+    if (m)
+        wake_m(m);
+}
+
 void rt_idle_wake_all(void) {
     for (;;) {
         rt_lock(&rt_idle.lock);

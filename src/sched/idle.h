@@ -39,6 +39,8 @@ static inline void rt_idle_wake_for(const struct rt_p *p) {
 }
 /* The same by a foreign thread or sysmon. */
 void rt_idle_wake_foreign(void);
+/* The same after a foreign thread armed a timer: unless somebody wakes early enough by himself. */
+void rt_idle_wake_for_timer(int64_t when);
 /* Wake everybody (stop). */
 void rt_idle_wake_all(void);
 

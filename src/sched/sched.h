@@ -74,6 +74,7 @@ enum {
     RT_G_TASK = 1,    /* somebody will join it */
     RT_G_THREAD = 2,  /* stands for a foreign thread */
     RT_G_STARTED = 4, /* has a context to switch to; owner only */
+    RT_G_TIMED = 8,   /* waited before its start (rt_spawn_at): queued as one that has started */
 };
 
 enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4 };
@@ -113,12 +114,13 @@ struct rt_g {
     void *result;
     struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     uint32_t task_done;     /* under task_lock */
-    uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
+    uint32_t timer_p;       /* index of the P in whose heap the newest entry is */
     /* Line 3: foreign threads, selects. */
     struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
     struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
     uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
+    uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 enum rt_why {
@@ -244,6 +246,7 @@ struct rt_sched {
     unsigned flags;
     uint64_t seed;          /* of choices made at random: GORT_SEED, else another each time */
     uint64_t foreign_spawned; /* by threads without a P */
+    uint64_t foreign_ended;   /* before they have run (rt_spawn_undo) */
     bool watch_deadlock;    /* go_run */
     uint32_t deadlocked;
 };

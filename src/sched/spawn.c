@@ -2,7 +2,11 @@
  *
  * A spawn takes a struct rt_g off its P's free list, fills in what to run, and puts it into
  * runnext: no stack, no locked instruction, nothing cold. See stack.h for why it cannot fail
- * later. */
+ * later.
+ *
+ * One for a later time (rt_spawn_at) is put into no queue but made WAITING with a timer, as if it
+ * had parked: so fires, claims and the stop find nothing new. A foreign thread has no heap to put
+ * the timer into; it takes that of some P, behind its gate, as thieves do. */
 #include "sched/spawn.h"
 
 #include "base/sys.h"
@@ -11,9 +15,11 @@
 #include "sched/globq.h"
 #include "sched/idle.h"
 #include "sched/park.h"
+#include "sched/proc.h"
 #include "sched/runq.h"
 #include "sched/stack.h"
 #include "sched/start.h"
+#include "sched/timer.h"
 
 #include <gort/time.h>
 
@@ -150,6 +156,113 @@ int go_spawn_with(const struct go_spawn_options *o, void (*fn)(void *), void *ar
     struct rt_g *g;
     return rt_spawn(o, (void *)fn, arg, 0, &g);
 }
+
+/* ---- later ----------------------------------------------------------------------------------- */
+
+struct later {
+    void *fn, *arg;
+    int64_t when;
+    const char *name;
+    struct rt_g **out;
+    uint64_t *seq;
+};
+
+/* g is off its free list, with a timer in a heap that nobody else can look into now. */
+static void wait_for_start(struct rt_g *g, const struct later *l, uint64_t id) {
+    fill(g, l->fn, l->arg, id, RT_G_TIMED, rt.stack_class);
+    set_name(g, l->name);
+    g->waiting_for = RT_WHY_SLEEP;
+    rt_store_relaxed(&g->wait_deadline, l->when);
+    uint64_t seq = rt_park_seq(g);
+    *l->out = g;
+    *l->seq = seq;
+    rt_store_release(&g->wait, RT_WAIT_WORD(seq, RT_WAITING)); /* pairs with the CAS in rt_claim */
+}
+
+static int spawn_at_owner(struct rt_p *p, const struct later *l) {
+    int err = p->gfree ? 0 : rt_g_refill_owner(p);
+    struct rt_g *g = p->gfree;
+    if (err == 0)
+        err = rt_timer_arm_owner(p, g, l->when);
+    if (err)
+        return err;
+    p->gfree = g->next;
+    p->ngfree--;
+    rt_bump(&p->spawned); /* before anybody can end it */
+    wait_for_start(g, l, new_id_owner(p));
+    return 0;
+}
+
+/* A foreign thread is nobody's victim, so unlike a thief it may insist. */
+static struct rt_p *visit_some_p(uint64_t first) {
+    for (uint64_t i = first;; i++) {
+        struct rt_m *m = &rt.ms[i % rt.procs];
+        if (rt_gate_try(m))
+            return m->p;
+        if ((i - first) % rt.procs == rt.procs - 1)
+            rt_sys_yield();
+    }
+}
+
+static int spawn_at_foreign(const struct later *l) {
+    int err;
+    struct rt_g *g = rt_g_get(&err);
+    if (!g)
+        return err;
+    uint64_t id = rt_g_one_id();
+    struct rt_p *p = visit_some_p(id); /* each in turn */
+    err = rt_timer_arm_owner(p, g, l->when);
+    if (err == 0) {
+        rt_fetch_add_relaxed(&rt.foreign_spawned, 1);
+        wait_for_start(g, l, id);
+    }
+    rt_gate_open(p->m);
+    if (err)
+        rt_g_put(g);
+    else
+        rt_idle_wake_for_timer(l->when);
+    return err;
+}
+
+int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, struct rt_g **out,
+                uint64_t *seq) {
+    struct later l = {(void *)fn, arg, when, name, out, seq};
+    struct rt_m *m = rt_enter();
+    int err = m ? rt_running() : rt_foreign_enter();
+    if (m) {
+        if (err == 0)
+            err = spawn_at_owner(m->p, &l);
+        rt_gate_leave(m);
+    } else if (err == 0) {
+        err = spawn_at_foreign(&l);
+        rt_foreign_leave();
+    }
+    return err;
+}
+
+/* g was claimed: it has not started, and nobody else knows it. */
+static void undo_foreign(struct rt_g *g) {
+    rt_timer_forget(g);
+    g->name = NULL;
+    g->touched = 0;
+    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD)); /* as rt_g_end */
+    rt_g_put(g);
+    rt_fetch_add(&rt.foreign_ended, 1);
+}
+
+bool rt_spawn_undo(struct rt_g *g, uint64_t seq) {
+    struct rt_m *m = rt_enter();
+    bool mine = rt_claim_soft(g, seq, -ECANCELED);
+    if (mine && m)
+        rt_g_end(m, g);
+    else if (mine)
+        undo_foreign(g);
+    if (m)
+        rt_gate_leave(m);
+    return mine;
+}
+
+/* ---- itself ---------------------------------------------------------------------------------- */
 
 uint64_t go_id(void) {
     struct rt_m *m = rt_m();

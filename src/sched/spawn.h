@@ -9,4 +9,15 @@
 int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t flags,
              struct rt_g **out);
 
+/* A G that runs fn(arg) at `when`, and waits until then as a sleeper does, but without a stack: it
+ * has not started. Any thread. fn finds in rt_self()->wake_result why it runs: -ETIMEDOUT, it is
+ * time; -ECANCELED, it is sooner, because the runtime stops. *out and *seq, for rt_spawn_undo, are
+ * written before it can run. 0; as go_spawn; -ENOMEM when there is no room for the timer. */
+int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, struct rt_g **out,
+                uint64_t *seq);
+
+/* Take it back: true when it will never run. False: it has run, is running or will soon. Any
+ * thread; a foreign one has entered (rt_foreign_enter), and g is of the runtime that runs. */
+bool rt_spawn_undo(struct rt_g *g, uint64_t seq);
+
 #endif

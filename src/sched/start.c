@@ -266,7 +266,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt.seed = env->seed ? env->seed : rt_sys_random();
     rt.watch_deadlock = watch_deadlock;
     rt.deadlocked = 0;
-    rt.foreign_spawned = 0;
+    rt.foreign_spawned = rt.foreign_ended = 0;
     rt_idle_start();
     rt_g_start(rt.max_tasks);
     err = rt_stack_start(rt.procs, rt.stack_class);
@@ -305,7 +305,7 @@ int go_start(const struct go_options *opt) {
  * ended is seen then, so nobody who lives is missed, and who reads 0 after spawns have ceased sees
  * what they all have done. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
-    uint64_t e = 0, s = 0;
+    uint64_t e = rt_load_acquire(&rt.foreign_ended), s = 0; /* pairs with rt_spawn_undo */
     for (uint32_t i = 0; i < rt.procs; i++)
         e += rt_load_acquire(&rt.ps[i].ended); /* pairs with the release in rt_g_over */
     for (uint32_t i = 0; i < rt.procs; i++)

@@ -95,6 +95,7 @@ static int reserve(struct rt_p *p) {
 
 static void insert(struct rt_p *p, struct rt_g *g, int64_t when) {
     struct rt_timer t = {when, g, rt_load_relaxed(&g->timer_gen)};
+    rt_store_relaxed(&g->timer_p, p->index);
     sift_up(p->timers, p->ntimers++, t);
     publish(p);
 }
@@ -111,6 +112,11 @@ static uint32_t take_due(struct rt_p *p, int64_t now, struct rt_timer *out, uint
     return n;
 }
 
+/* The live entry of g dies. It may have been another one that was set last: this is a hint. */
+static void count_dead(struct rt_g *g) {
+    rt_fetch_add_relaxed(&rt.ps[rt_load_relaxed(&g->timer_p)].timers_dead, 1);
+}
+
 /* ---- arming and firing ----------------------------------------------------------------------- */
 
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
@@ -125,7 +131,7 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
             return 0;
     } while (!rt_cas(&g->timer_when, &seen, when));
     if (seen != INT64_MAX)
-        rt_fetch_add_relaxed(&p->timers_dead, 1); /* perhaps another P's; it is only a hint */
+        count_dead(g);
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
     g->touched |= RT_TOUCHED_TIMER;
     insert(p, g, when);
@@ -177,9 +183,7 @@ void rt_timer_forget(struct rt_g *g) {
         return;
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
     rt_store_seq_cst(&g->timer_when, INT64_MAX);
-    struct rt_m *m = rt_m();
-    if (m)
-        rt_fetch_add_relaxed(&m->p->timers_dead, 1);
+    count_dead(g);
 }
 
 void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready,
