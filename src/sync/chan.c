@@ -150,6 +150,8 @@ go_chan *go_chan_new(size_t elem_size, size_t capacity) {
 void go_chan_free(go_chan *c) {
     if (!c)
         return;
+    if (c->owner)
+        rt_fatal("go_chan_free: the channel of a ticker, which go_ticker_free frees");
     rt_lock(&c->lock); /* whoever let us go has left by now */
     if (c->recvq.first || c->sendq.first)
         rt_fatal("go_chan_free: somebody waits on the channel");

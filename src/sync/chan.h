@@ -40,6 +40,7 @@ struct go_chan {
     struct rt_chan_queue sendq;
     int fd; /* of go_chan_fd, once RT_CHAN_FD is set */
     bool fd_readable;
+    void *owner; /* a ticker, which alone may free it; constant */
     char buffer[] __attribute__((aligned(16)));
 };
 
