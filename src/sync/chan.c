@@ -112,9 +112,7 @@ int rt_chan_recv_locked(go_chan *c, void *elem, struct rt_g **wake) {
     return r;
 }
 
-int rt_chan_send_odd(go_chan *c, const void *elem) {
-    struct rt_g *wake;
-    int r = rt_chan_send_locked(c, elem, &wake);
+static int leave(go_chan *c, int r, struct rt_g *wake) {
     if (r == -EAGAIN)
         return r;
     rt_unlock(&c->lock);
@@ -123,15 +121,16 @@ int rt_chan_send_odd(go_chan *c, const void *elem) {
     return r;
 }
 
+int rt_chan_send_odd(go_chan *c, const void *elem) {
+    struct rt_g *wake;
+    int r = rt_chan_send_locked(c, elem, &wake);
+    return leave(c, r, wake);
+}
+
 int rt_chan_recv_odd(go_chan *c, void *elem) {
     struct rt_g *wake;
     int r = rt_chan_recv_locked(c, elem, &wake);
-    if (r == -EAGAIN)
-        return r;
-    rt_unlock(&c->lock);
-    if (wake)
-        rt_ready(wake);
-    return r;
+    return leave(c, r, wake);
 }
 
 go_chan *go_chan_new(size_t elem_size, size_t capacity) {
