@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs examples/hello, examples/pipeline and examples/echo. http has checks of its own: http_conformance.py.
+"""Runs the examples, but for http, which has checks of its own: http_conformance.py.
 
 Usage: GORT_BUILD_DIR=build examples.py
 One line per check; exit status 1 when one failed. Any number may run at once.
@@ -37,6 +37,15 @@ def check_hello():
     wanted = "1000 green threads, their squares add up to 333833500\n"
     got = run("hello")
     check("hello says what it should and exits with 0", got == (0, wanted, ""), got)
+
+
+def check_generators():
+    got = run("generator")
+    check("generator takes turns", got == (0, "1 2 x y 3 z\n", ""), got)
+    wanted = "".join(f"[PRODUCER] Producing {n}...\n[CONSUMER] Consuming {n}...\n"
+                     "[PRODUCER] Consumer return: 200 OK\n" for n in range(1, 6))
+    got = run("producer_consumer")
+    check("producer_consumer sends and gets its answers", got == (0, wanted, ""), got)
 
 
 def check_pipeline():
@@ -113,7 +122,7 @@ def check_echo():
 
 
 def main():
-    for group in (check_hello, check_pipeline, check_echo):
+    for group in (check_hello, check_generators, check_pipeline, check_echo):
         try:
             group()
         except Exception as e:  # a check that could not be made has failed
