@@ -112,7 +112,7 @@ static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *
                                                       struct rt_locks *locks,
                                                       enum rt_g_state state, int64_t deadline,
                                                       enum rt_why why) {
-    g->waiting_for = why;
+    rt_store_relaxed(&g->waiting_for, why);
     rt_store_relaxed(&g->wait_deadline, deadline);
     if (rt_unlikely(g->flags & RT_G_THREAD))
         return thread_park(g, lock, locks, state, deadline);

@@ -36,7 +36,7 @@ static __attribute__((noinline)) void clean_touched(struct rt_g *g) {
     if (g->scope)
         rt_fatal("a green thread (id %llu) ended inside a scope", (unsigned long long)g->id);
     rt_timer_forget(g);
-    g->name = NULL;
+    rt_store_relaxed(&g->name, NULL); /* the stop may just be telling it */
     g->touched = 0;
 }
 

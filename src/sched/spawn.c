@@ -45,7 +45,7 @@ static inline __attribute__((always_inline)) void fill(struct rt_g *g, void *fn,
                                                        uint8_t size_class) {
     g->fn = fn;
     g->arg = arg;
-    g->id = id;
+    rt_store_relaxed(&g->id, id);
     g->flags = flags;
     g->stack = NULL;
     g->stack_class = size_class;
@@ -56,7 +56,7 @@ static inline __attribute__((always_inline)) void fill(struct rt_g *g, void *fn,
 
 static inline void set_name(struct rt_g *g, const char *name) {
     if (name) {
-        g->name = name;
+        rt_store_relaxed(&g->name, name);
         g->touched |= RT_TOUCHED_NAME;
     }
 }
@@ -171,7 +171,7 @@ struct later {
 static void wait_for_start(struct rt_g *g, const struct later *l, uint64_t id) {
     fill(g, l->fn, l->arg, id, RT_G_TIMED, rt.stack_class);
     set_name(g, l->name);
-    g->waiting_for = RT_WHY_SLEEP;
+    rt_store_relaxed(&g->waiting_for, RT_WHY_SLEEP);
     rt_store_relaxed(&g->wait_deadline, l->when);
     uint64_t seq = rt_park_seq(g);
     *l->out = g;
@@ -243,7 +243,7 @@ int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, s
 /* g was claimed: it has not started, and nobody else knows it. */
 static void undo_foreign(struct rt_g *g) {
     rt_timer_forget(g);
-    g->name = NULL;
+    rt_store_relaxed(&g->name, NULL);
     g->touched = 0;
     rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD)); /* as rt_g_end */
     rt_g_put(g);

@@ -354,9 +354,12 @@ static bool name_one(struct rt_g *g, void *arg) {
     uint64_t word = rt_load_acquire(&g->wait);
     if (RT_WAIT_STATE(word) == RT_DEAD)
         return true;
-    uint32_t why = RT_WAIT_STATE(word) >= RT_WAITING ? g->waiting_for : RT_WHY_NONE;
-    rt_log("  green thread %llu%s%s: %s", (unsigned long long)g->id, g->name ? " " : "",
-           g->name ? g->name : "", why_text(why));
+    /* It may be about to end, or go on: relaxed, and each once. */
+    uint32_t why =
+        RT_WAIT_STATE(word) >= RT_WAITING ? rt_load_relaxed(&g->waiting_for) : RT_WHY_NONE;
+    unsigned long long id = rt_load_relaxed(&g->id);
+    const char *name = rt_load_relaxed(&g->name);
+    rt_log("  green thread %llu%s%s: %s", id, name ? " " : "", name ? name : "", why_text(why));
     return --*left != 0;
 }
 
