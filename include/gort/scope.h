@@ -21,12 +21,20 @@ typedef struct go_scope {
     int64_t rt_outer_limit;   /* the earliest of those around it */
     uint32_t rt_state;
     uint32_t rt_entered;
-    uint64_t rt_reserved[3];
+    uint32_t rt_level;        /* shields around it, itself included */
+    uint32_t rt_reserved32;
+    uint64_t rt_reserved[2];
 } go_scope;
 
 /* Enter s with an absolute deadline (GO_FOREVER for none). A deadline later than one around it has
  * no effect of its own. Never parks, any thread; each thread or green thread has its own chain. */
 GO_API void go_scope_enter(go_scope *s, int64_t deadline);
+
+/* The same, but nothing from outside reaches inside until s is left: no cancel and no deadline of a
+ * scope around it, no go_task_cancel, and of a go_stop only the second half of its grace. Its own
+ * deadline counts. For clean-up that has to wait, so give it a deadline. What was held off is there
+ * again once s is left. */
+GO_API void go_scope_enter_shielded(go_scope *s, int64_t deadline);
 
 /* Leave s, which must be the innermost scope of the caller; anything else aborts with a message.
  * Returns 0; -ECANCELED when it was cancelled; -ETIMEDOUT when some call inside was refused for its

@@ -51,7 +51,8 @@ struct go_options {
 GO_API int go_start(const struct go_options *opt);
 
 /* Stop: cancel every green thread, join all, end all threads, free all memory. From its start
- * spawns return -ESHUTDOWN. grace_ns bounds the wait.
+ * spawns return -ESHUTDOWN. grace_ns bounds the wait; go_scope_enter_shielded holds the cancel off
+ * for half of it.
  * Handles of tasks that nobody has joined die with it.
  * Returns 0, and go_start may be called again; -ENXIO when it is not running; -ETIMEDOUT when some
  * green thread has not ended within grace_ns: each is named on stderr and only go_stop may follow;
@@ -111,8 +112,9 @@ GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)
  * -ECANCELED, -ETIMEDOUT from the scope. */
 GO_API int go_task_join(go_task *t, void **result);
 
-/* Ask t to end: every cancellable call inside it returns -ECANCELED from now on. Never parks, any
- * thread, only before t was joined. Returns 0, -EINVAL when t is NULL. */
+/* Ask t to end: every cancellable call inside it returns -ECANCELED from now on, but for those in a
+ * go_scope_enter_shielded. Never parks, any thread, only before t was joined. Returns 0, -EINVAL
+ * when t is NULL. */
 GO_API int go_task_cancel(go_task *t);
 
 GO_END_DECLS

@@ -87,7 +87,7 @@ static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
     unlock_all(locks);
     rt_fence_full(); /* word, then attention: pairs with the canceller's heavy fence */
     if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
-        rt_claim_soft(g, seq, -ECANCELED))
+        rt_cancel_claim(g))
         return -ECANCELED;
     struct rt_bell *bell = g->bell;
     for (;;) {
@@ -151,13 +151,14 @@ int rt_park_many(struct rt_g *g, struct rt_locks *locks, enum rt_g_state state, 
 }
 
 /* The park of old is over before it began; old is ours when a claim succeeds. Between the commit
- * and here somebody else may have claimed it, so nothing but its word and its attention is looked
- * at. */
+ * and here somebody else may have claimed it, so nothing but its word, its attention and its
+ * shields is looked at. */
 static __attribute__((noinline)) void commit_void(struct rt_m *m, struct rt_g *old, uint64_t seq,
                                                   enum rt_g_state state, uint32_t extra) {
     uint32_t attention = rt_load_relaxed(&old->attention);
     bool mine = false;
-    if (state == RT_WAITING && (attention & RT_ATT_CANCEL))
+    if (state == RT_WAITING && (attention & RT_ATT_CANCEL) &&
+        rt_cancel_reaches(attention, rt_load_relaxed(&old->shields)))
         mine = rt_claim_soft(old, seq, -ECANCELED);
     if (!mine && (extra & TIMER) && (attention & RT_ATT_TIMER))
         mine = rt_timer_missed(m->p, old, seq);

@@ -64,6 +64,22 @@ static inline bool rt_claim_soft(struct rt_g *g, uint64_t seq, int result) {
     return true;
 }
 
+/* Does what stands in g->attention refuse the calls of a G inside that many shields? */
+static inline bool rt_cancel_reaches(uint32_t attention, uint32_t shields) {
+    uint32_t whole = shields == 0 ? RT_ATT_TASK | RT_ATT_STOP | RT_ATT_PIERCE : RT_ATT_PIERCE;
+    return (attention & whole) != 0 || attention >> RT_ATT_LEVEL_SHIFT == shields + 1;
+}
+
+/* For a canceller that has left its bit in g's attention and made a heavy fence: claim g if it
+ * waits in a call that a cancel reaches. The shields are those of the very park that is claimed: g
+ * changes them while it runs, and then the sequence number is another one. */
+static inline bool rt_cancel_claim(struct rt_g *g) {
+    uint64_t word = rt_load_acquire(&g->wait); /* pairs with the release in rt_commit */
+    return RT_WAIT_STATE(word) == RT_WAITING &&
+           rt_cancel_reaches(rt_load_relaxed(&g->attention), rt_load_relaxed(&g->shields)) &&
+           rt_claim_soft(g, RT_WAIT_SEQ(word), -ECANCELED);
+}
+
 /* Make a claimed G runnable. Any thread, outside the runtime, never parks, touches g no more. */
 void rt_ready(struct rt_g *g);
 /* The same on m's own thread inside the runtime. */

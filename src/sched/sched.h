@@ -62,11 +62,15 @@ enum rt_g_state { RT_DEAD = 0, RT_LIVE = 1, RT_WAITING = 2, RT_HARD = 3 };
 
 /* g->attention: bits that others leave; the parking G and its commit look at them. */
 enum {
-    RT_ATT_SCOPE = 1, /* some scope in the chain is cancelled */
+    RT_ATT_PIERCE = 1, /* the runtime stops, and shields do not help any more; stays */
     RT_ATT_TASK = 2,  /* the whole G is cancelled (go_task_cancel); stays */
     RT_ATT_STOP = 4,  /* the runtime stops; stays */
     RT_ATT_TIMER = 8, /* a timer fired while the G was not (yet) parked */
-    RT_ATT_CANCEL = RT_ATT_SCOPE | RT_ATT_TASK | RT_ATT_STOP,
+    /* The rest is a number: 1 + the highest level, in shields around it, of a cancelled scope in
+     * the chain; 0: none is cancelled. See task/scope.c. */
+    RT_ATT_LEVEL_SHIFT = 8,
+    RT_ATT_BITS = (1 << RT_ATT_LEVEL_SHIFT) - 1,
+    RT_ATT_CANCEL = ~RT_ATT_TIMER, /* look closer: rt_cancel_reaches */
 };
 
 /* g->flags: constant after the spawn, unless said. */
@@ -115,13 +119,16 @@ struct rt_g {
     struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     uint32_t task_done;     /* under task_lock */
     uint32_t timer_p;       /* index of the P in whose heap the newest entry is */
-    /* Line 3: foreign threads, selects. */
+    /* Line 3: foreign threads, selects, shields. */
     struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
     struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
     uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
+    uint32_t shields;       /* around the innermost scope; owner writes, cancellers read */
 } __attribute__((aligned(RT_CACHE_LINE)));
+
+_Static_assert(sizeof(struct rt_g) == 4 * RT_CACHE_LINE, "what a green thread costs");
 
 enum rt_why {
     RT_WHY_NONE, RT_WHY_CHAN_SEND, RT_WHY_CHAN_RECV, RT_WHY_MUTEX, RT_WHY_WAITGROUP, RT_WHY_JOIN,

@@ -5,9 +5,10 @@
  *
  * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED; a forked child is FORKED for ever.
  * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is
- * claimed if it is parked, again and again, because some were just on their way; (3) all have
- * ended; (4) foreign threads have left; (5) the Ms are told, woken and joined; (6) memory is freed.
- * A stop whose grace is over leaves after (2), and the next go_stop goes on there. */
+ * claimed if it is parked, again and again, because some were just on their way, and from half of
+ * the grace on inside a shield, too; (3) all have ended; (4) foreign threads have left; (5) the Ms
+ * are told, woken and joined; (6) memory is freed. A stop whose grace is over leaves after (2), and
+ * the next go_stop goes on there. */
 #include "sched/start.h"
 
 #include "base/chaos.h"
@@ -321,17 +322,15 @@ static uint64_t live(void) {
     return rt_live(&spawned, &ended);
 }
 
-static bool mark_stopping(struct rt_g *g, void *arg) {
-    (void)arg;
+static bool mark_stopping(struct rt_g *g, void *bits) {
     if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_DEAD)
-        rt_fetch_or(&g->attention, RT_ATT_STOP);
+        rt_fetch_or(&g->attention, *(const uint32_t *)bits);
     return true;
 }
 
 static bool wake_stopping(struct rt_g *g, void *arg) {
     (void)arg;
-    uint64_t word = rt_load_acquire(&g->wait);
-    if (RT_WAIT_STATE(word) == RT_WAITING && rt_claim_soft(g, RT_WAIT_SEQ(word), -ECANCELED))
+    if (rt_cancel_claim(g))
         rt_ready(g);
     return true;
 }
@@ -370,11 +369,14 @@ static void name_all(void) {
         rt_log("  ... (%llu in all)", (unsigned long long)live());
 }
 
-/* Steps (2) and (3). */
-static bool cancel_all_until(int64_t deadline) {
+/* Steps (2) and (3). From pierce_at on shields do not help. */
+static bool cancel_all_until(int64_t pierce_at, int64_t deadline) {
     int64_t nap = STOP_NAP_MIN_NS;
     while (live() != 0) {
-        rt_g_each(mark_stopping, NULL);
+        uint32_t bits = RT_ATT_STOP;
+        if (rt_sys_now() >= pierce_at)
+            bits |= RT_ATT_PIERCE;
+        rt_g_each(mark_stopping, &bits);
         rt_fence_heavy(); /* attention, then the word: pairs with the light fence in rt_commit */
         rt_g_each(wake_stopping, NULL);
         if (live() == 0)
@@ -391,8 +393,9 @@ static int stop(int64_t grace_ns) {
     int64_t now = rt_sys_now(), deadline;
     if (__builtin_add_overflow(now, grace_ns, &deadline))
         deadline = grace_ns > 0 ? INT64_MAX : now;
+    int64_t pierce_at = now + (deadline - now) / 2;
     do {
-        if (!cancel_all_until(deadline)) {
+        if (!cancel_all_until(pierce_at, deadline)) {
             rt_log("stop: these have not ended:");
             name_all();
             return -ETIMEDOUT;
