@@ -4,8 +4,8 @@
  * while it waits, whether the scope or one around it is cancelled (-ECANCELED) or past its deadline
  * (-ETIMEDOUT). Level-triggered: so it stays until the scope is left. An operation that has
  * happened is reported as happened; the cancel is seen by the next call. Not cancellable: locks,
- * go_close. Model: the cancel scopes of Trio (N. J. Smith, "Timeouts and cancellation for humans",
- * 2018). */
+ * go_close, go_task_reap. Model: the cancel scopes of Trio (N. J. Smith, "Timeouts and cancellation
+ * for humans", 2018). */
 #ifndef GORT_SCOPE_H
 #define GORT_SCOPE_H
 

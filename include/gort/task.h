@@ -100,7 +100,7 @@ GO_API void go_nopreempt_end(void);
 typedef struct go_task go_task;
 
 /* Start a task that runs fn(arg). NULL when it cannot be started (the reasons of go_spawn). Never
- * parks, any thread. Every task must be joined once. */
+ * parks, any thread. Every task must be joined, reaped or detached once. */
 GO_API go_task *go_task_spawn(void *(*fn)(void *), void *arg);
 GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)(void *),
                                    void *arg);
@@ -113,9 +113,29 @@ GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)
 GO_API int go_task_join(go_task *t, void **result);
 
 /* Ask t to end: every cancellable call inside it returns -ECANCELED from now on, but for those in a
- * go_scope_enter_shielded. Never parks, any thread, only before t was joined. Returns 0, -EINVAL
- * when t is NULL. */
+ * go_scope_enter_shielded. Never parks, any thread, only before t was joined or detached. Returns
+ * 0, -EINVAL when t is NULL. */
 GO_API int go_task_cancel(go_task *t);
+
+/* go_task_cancel, and then a join that nothing refuses: neither a cancelled scope, nor a deadline,
+ * nor a stop. For clean-up. Parks, any thread.
+ * Returns 0, and t is freed; -EDEADLK on itself; -EBUSY when another one is joining it, and then it
+ * is not cancelled; -EINVAL when t is NULL. */
+GO_API int go_task_reap(go_task *t, void **result);
+
+/* Nobody will join t: it is freed when it ends, at once if it has ended. The handle must not be
+ * used afterwards. A task may detach itself. Never parks, any thread.
+ * Returns 0; -EBUSY when somebody is joining it, and then nothing has changed; -EINVAL when t is
+ * NULL. */
+GO_API int go_task_detach(go_task *t);
+
+/* Join tasks[0..n-1] in this order; results[i] (results may be NULL) becomes what tasks[i] has
+ * returned. Parks, any thread. Entries that have been joined are set to NULL, and NULL entries are
+ * passed over: so after an error those that are not NULL are still valid and wait for another
+ * go_gather or for go_task_reap, and the results of the others are there.
+ * Returns 0, or the first error of a join: -EDEADLK, -EBUSY; -ECANCELED, -ETIMEDOUT from the
+ * scope; -EINVAL when tasks is NULL and n is not 0. */
+GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
 GO_END_DECLS
 

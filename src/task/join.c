@@ -1,7 +1,8 @@
 /* join.c - tasks: green threads with a result.
  *
  * The handle is the struct rt_g itself, which is freed by the join and not by the end; nothing is
- * allocated. End and join meet under g->task_lock: whoever comes second finds the other.
+ * allocated. End and join meet under g->task_lock: whoever comes second finds the other. So do end
+ * and detach: whoever comes second frees the task.
  *
  * Join in place: a task that has not started and stands where its spawn has put it, in runnext or
  * at the newest end of the joiner's own fresh ones, is taken back and called on the joiner's stack:
@@ -17,6 +18,7 @@
  *                                  in_place = NULL;    light fence;  attention? pass cancel_lock
  * so the canceller never touches a task that its joiner has freed. */
 #include "base/lock.h"
+#include "base/log.h"
 #include "sched/g.h"
 #include "sched/park.h"
 #include "sched/proc.h"
@@ -25,14 +27,30 @@
 #include "sched/stack.h"
 #include "sched/start.h"
 
+enum { RUNS, DONE, DETACHED }; /* task_done */
+
+/* m: inside; NULL on a foreign thread. */
+static inline void free_task(struct rt_m *m, struct rt_g *t) {
+    t->joiner = NULL;
+    t->task_done = RUNS;
+    rt_store_relaxed(&t->wait, RT_WAIT_WORD(rt_park_seq(t) + 1, RT_DEAD));
+    if (m)
+        rt_g_free_owner(m->p, t);
+    else
+        rt_g_put(t);
+}
+
 void rt_task_ended(struct rt_m *m, struct rt_g *g) {
     rt_lock(&g->task_lock);
-    g->task_done = 1;
+    bool detached = g->task_done == DETACHED;
+    g->task_done = DONE;
     struct rt_g *joiner = g->joiner;
     uint64_t seq = g->joiner_seq;
     bool mine = joiner && rt_claim(joiner, seq, 0); /* he may be a thread that ends soon */
     rt_unlock(&g->task_lock);
-    if (mine)
+    if (detached)
+        free_task(m, g);
+    else if (mine)
         rt_ready_in(m, joiner);
 }
 
@@ -47,19 +65,6 @@ go_task *go_task_spawn(void *(*fn)(void *), void *arg) {
 
 go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)(void *), void *arg) {
     return task_spawn(o, fn, arg);
-}
-
-/* Inside, or on a foreign thread (m NULL). */
-static void *take_result(struct rt_m *m, struct rt_g *t) {
-    void *result = t->result;
-    t->joiner = NULL;
-    t->task_done = 0;
-    rt_store_relaxed(&t->wait, RT_WAIT_WORD(rt_park_seq(t) + 1, RT_DEAD));
-    if (m)
-        rt_g_free_owner(m->p, t);
-    else
-        rt_g_put(t);
-    return result;
 }
 
 /* The caller stands on the stack of its G, not on a generator's, and half of it is free. */
@@ -131,19 +136,28 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     return true;
 }
 
-static int wait_for(struct rt_g *self, struct rt_g *t) {
+/* t, which nobody else joins, and locked; not so on -EBUSY. */
+static int lock_for(struct rt_g *t, const char *call) {
     rt_lock(&t->task_lock);
-    if (t->joiner) {
-        rt_unlock(&t->task_lock);
-        return -EBUSY;
-    }
+    if (t->task_done == DETACHED)
+        rt_fatal("%s: the task (id %llu) was detached", call, (unsigned long long)t->id);
+    if (!t->joiner)
+        return 0;
+    rt_unlock(&t->task_lock);
+    return -EBUSY;
+}
+
+static int wait_for(struct rt_g *self, struct rt_g *t) {
+    int r = lock_for(t, "go_task_join");
+    if (r)
+        return r;
     if (t->task_done) {
         rt_unlock(&t->task_lock);
         return 0;
     }
     t->joiner = self;
     t->joiner_seq = rt_park_seq(self);
-    int r = rt_park(self, &t->task_lock, RT_WAITING, self->limit, RT_WHY_JOIN);
+    r = rt_park(self, &t->task_lock, RT_WAITING, self->limit, RT_WHY_JOIN);
     if (r == 0)
         return 0;
     rt_lock(&t->task_lock);
@@ -152,23 +166,10 @@ static int wait_for(struct rt_g *self, struct rt_g *t) {
     return rt_cancel_result(self, r, GO_FOREVER);
 }
 
-static int join(struct rt_g *self, struct rt_g *t, void **result) {
-    int err = rt_cancel_check(self);
-    if (err)
-        return err;
-    struct rt_m *m = rt_enter();
-    bool over = m && run_in_place(m, self, t);
-    if (!over) {
-        if (m)
-            rt_gate_leave(m);
-        err = wait_for(self, t);
-        if (err)
-            return err;
-        m = rt_enter();
-    } else {
-        m = rt_m();
-    }
-    void *value = take_result(m, t);
+/* Inside, or on a foreign thread (m NULL); outside afterwards. */
+static int take_result(struct rt_m *m, struct rt_g *t, void **result) {
+    void *value = t->result;
+    free_task(m, t);
     if (m)
         rt_gate_leave(m);
     if (result)
@@ -176,18 +177,105 @@ static int join(struct rt_g *self, struct rt_g *t, void **result) {
     return 0;
 }
 
-int go_task_join(go_task *task, void **result) {
+static int join(struct rt_g *self, struct rt_g *t, void **result) {
+    int err = rt_cancel_check(self);
+    if (err)
+        return err;
+    struct rt_m *m = rt_enter();
+    if (m && run_in_place(m, self, t)) {
+        m = rt_m();
+    } else {
+        if (m)
+            rt_gate_leave(m);
+        err = wait_for(self, t);
+        if (err)
+            return err;
+        m = rt_enter();
+    }
+    return take_result(m, t, result);
+}
+
+/* Cancel and join. First the place of the joiner is taken: nobody else frees t then. Ended before
+ * we park, t fails to claim us, because the number is that of the park to come. */
+static int reap(struct rt_g *self, struct rt_g *t, void **result) {
+    int err = lock_for(t, "go_task_reap");
+    if (err)
+        return err;
+    t->joiner = self;
+    t->joiner_seq = rt_park_seq(self);
+    rt_unlock(&t->task_lock);
+    go_task_cancel((go_task *)t);
+    rt_lock(&t->task_lock);
+    if (t->task_done)
+        rt_unlock(&t->task_lock);
+    else
+        rt_park(self, &t->task_lock, RT_HARD, GO_FOREVER, RT_WHY_JOIN);
+    return take_result(rt_enter(), t, result);
+}
+
+/* A foreign thread keeps the stop from freeing a task under it. */
+static inline bool hold_runtime(const struct rt_g *self) {
+    bool foreign = (self->flags & RT_G_THREAD) != 0;
+    if (rt_unlikely(foreign))
+        rt_fetch_add(&rt.foreign, 1);
+    return foreign;
+}
+
+static inline int end_by(int (*how)(struct rt_g *, struct rt_g *, void **), go_task *task,
+                         void **result) {
     struct rt_g *t = (struct rt_g *)task;
     struct rt_g *self = rt_self();
     if (!t)
         return -EINVAL;
     if (t == self)
         return -EDEADLK;
-    bool foreign = (self->flags & RT_G_THREAD) != 0;
-    if (foreign)
-        rt_fetch_add(&rt.foreign, 1); /* the stop must not free t under us */
-    int err = join(self, t, result);
-    if (foreign)
-        rt_fetch_sub(&rt.foreign, 1);
+    bool held = hold_runtime(self);
+    int err = how(self, t, result);
+    if (held)
+        rt_foreign_leave();
+    return err;
+}
+
+int go_task_join(go_task *task, void **result) {
+    return end_by(join, task, result);
+}
+
+int go_task_reap(go_task *task, void **result) {
+    return end_by(reap, task, result);
+}
+
+int go_gather(go_task *tasks[], size_t n, void *results[]) {
+    if (!tasks && n != 0)
+        return -EINVAL;
+    int err = rt_cancel_check(rt_self());
+    for (size_t i = 0; i < n && err == 0; i++) {
+        if (!tasks[i])
+            continue;
+        err = go_task_join(tasks[i], results ? &results[i] : NULL);
+        if (err == 0)
+            tasks[i] = NULL;
+    }
+    return err;
+}
+
+int go_task_detach(go_task *task) {
+    struct rt_g *t = (struct rt_g *)task;
+    if (!t)
+        return -EINVAL;
+    bool held = hold_runtime(rt_self());
+    int err = lock_for(t, "go_task_detach");
+    if (err == 0) {
+        bool done = t->task_done;
+        t->task_done = DETACHED;
+        rt_unlock(&t->task_lock); /* one that has not ended may end now: the last access */
+        if (done) {
+            struct rt_m *m = rt_enter();
+            free_task(m, t);
+            if (m)
+                rt_gate_leave(m);
+        }
+    }
+    if (held)
+        rt_foreign_leave();
     return err;
 }

@@ -48,6 +48,15 @@ def check_generators():
     check("producer_consumer sends and gets its answers", got == (0, wanted, ""), got)
 
 
+def check_async_gather():
+    wanted = "A starts\nB starts\nB ends\nA ends\nA waited 300 ms, B 100 ms\n"
+    for _ in range(5):  # a machine that stands still for 0.2 s between the two starts shows another order
+        got = run("async_gather")
+        if got == (0, wanted, ""):
+            break
+    check("async_gather starts A and B, ends B and A, and gives the results of A and B", got == (0, wanted, ""), got)
+
+
 def check_pipeline():
     wanted = "10000 squares add up to 333383335000\n"
     for procs in ("1", "2", "8"):
@@ -122,7 +131,7 @@ def check_echo():
 
 
 def main():
-    for group in (check_hello, check_generators, check_pipeline, check_echo):
+    for group in (check_hello, check_async_gather, check_generators, check_pipeline, check_echo):
         try:
             group()
         except Exception as e:  # a check that could not be made has failed
