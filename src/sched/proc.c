@@ -50,6 +50,21 @@ void rt_g_over(struct rt_m *m, struct rt_g *g) {
     count_end(m->p);
 }
 
+/* Counted last: who sees that nobody lives finds the record at a limit. */
+static inline void free_and_count(struct rt_m *m, struct rt_g *g) {
+    /* Seq + 1: claims of waits that are long over must fail on the next one that uses this
+     * struct. */
+    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD));
+    rt_g_free_owner(m->p, g);
+    count_end(m->p);
+}
+
+static __attribute__((noinline)) void end_of_child(struct rt_m *m, struct rt_g *g) {
+    go_group *group = rt_group_unlink(g);
+    free_and_count(m, g);
+    rt_group_left(m, group);
+}
+
 void rt_g_end(struct rt_m *m, struct rt_g *g) {
     if (g->flags & RT_G_TASK) {
         rt_g_over(m, g);
@@ -58,18 +73,10 @@ void rt_g_end(struct rt_m *m, struct rt_g *g) {
     }
     if (rt_unlikely(g->touched))
         clean_touched(g);
-    /* Seq + 1: claims of waits that are long over must fail on the next one that uses this
-     * struct. Counted last: who sees that nobody lives finds the record at a limit. */
-    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD));
-    rt_g_free_owner(m->p, g);
-    count_end(m->p);
-}
-
-static inline void call(struct rt_g *g) {
-    if (g->flags & RT_G_TASK)
-        g->result = ((void *(*)(void *))g->fn)(g->arg);
+    if (g->flags & RT_G_CHILD)
+        end_of_child(m, g);
     else
-        ((void (*)(void *))g->fn)(g->arg);
+        free_and_count(m, g);
 }
 
 static inline struct rt_m *enter_to_end(void) {
@@ -90,7 +97,7 @@ void rt_g_main(void *carry) {
         if (carry)
             rt_commit(m, carry);
         rt_gate_leave(m);
-        call(g);
+        rt_g_call(g);
         m = enter_to_end();
         g = m->g;
         struct rt_stack *stack = g->stack;
@@ -112,7 +119,7 @@ void rt_g_main(void *carry) {
         rt_commit(m, carry);
     for (;;) {
         rt_gate_leave(m);
-        call(g);
+        rt_g_call(g);
         m = enter_to_end();
         rt_g_end(m, m->g);
         struct rt_g *next = rt_runq_pick_owner(m->p);

@@ -12,7 +12,23 @@ void rt_g_end(struct rt_m *m, struct rt_g *g);
 /* The part of it that every G needs. */
 void rt_g_over(struct rt_m *m, struct rt_g *g);
 
-/* Hand the result of an ended task to who joins it; src/task/join.c. */
+/* Hand the result of an ended task to who joins it; src/task/join.c. Inside. */
 void rt_task_ended(struct rt_m *m, struct rt_g *g);
+
+/* The whole of a group's child, outside; then, inside, it is taken off the list of its group, and
+ * once its record is free it is not counted there any more; src/task/group.c. */
+void rt_group_child(struct rt_g *g);
+go_group *rt_group_unlink(struct rt_g *g);
+void rt_group_left(struct rt_m *m, go_group *group);
+
+/* Run g's function; outside. */
+static inline void rt_g_call(struct rt_g *g) {
+    if (rt_likely(!(g->flags & (RT_G_TASK | RT_G_CHILD))))
+        ((void (*)(void *))g->fn)(g->arg);
+    else if (g->flags & RT_G_TASK)
+        g->result = ((void *(*)(void *))g->fn)(g->arg);
+    else
+        rt_group_child(g);
+}
 
 #endif

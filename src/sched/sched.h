@@ -79,6 +79,7 @@ enum {
     RT_G_THREAD = 2,  /* stands for a foreign thread */
     RT_G_STARTED = 4, /* has a context to switch to; owner only */
     RT_G_TIMED = 8,   /* waited before its start (rt_spawn_at): queued as one that has started */
+    RT_G_CHILD = 16,  /* belongs to g->group, which waits for it */
 };
 
 enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4 };
@@ -113,19 +114,26 @@ struct rt_g {
     int64_t wait_deadline;  /* of the current park; read by the timer */
     uint32_t timer_gen;     /* entries of another generation are dead */
     uint32_t task_lock;
-    uint64_t joiner_seq;
+    union {
+        uint64_t joiner_seq;  /* a task */
+        struct rt_g *sibling; /* RT_G_CHILD: among the children of group, under its lock */
+    };
     struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
-    void *result;
+    union {
+        void *result;         /* a task */
+        struct rt_g *elder_sibling;
+    };
     struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     uint32_t task_done;     /* under task_lock */
     uint32_t timer_p;       /* index of the P in whose heap the newest entry is */
-    /* Line 3: foreign threads, selects, shields. */
+    /* Line 3: foreign threads, selects, shields, groups. */
     struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
     struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
     uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
     uint32_t shields;       /* around the innermost scope; owner writes, cancellers read */
+    go_group *group;        /* RT_G_CHILD */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 _Static_assert(sizeof(struct rt_g) == 4 * RT_CACHE_LINE, "what a green thread costs");
@@ -133,7 +141,7 @@ _Static_assert(sizeof(struct rt_g) == 4 * RT_CACHE_LINE, "what a green thread co
 enum rt_why {
     RT_WHY_NONE, RT_WHY_CHAN_SEND, RT_WHY_CHAN_RECV, RT_WHY_MUTEX, RT_WHY_WAITGROUP, RT_WHY_JOIN,
     RT_WHY_SLEEP, RT_WHY_IO_READ, RT_WHY_IO_WRITE, RT_WHY_SELECT, RT_WHY_OTHER,
-    RT_WHY_RWMUTEX, RT_WHY_COND, RT_WHY_ONCE, RT_WHY_SEM, RT_WHY_BARRIER
+    RT_WHY_RWMUTEX, RT_WHY_COND, RT_WHY_ONCE, RT_WHY_SEM, RT_WHY_BARRIER, RT_WHY_GROUP
 };
 
 /* A batch of Gs, in order, linked through g->next. */

@@ -69,7 +69,8 @@ static inline uint64_t new_id_owner(struct rt_p *p) {
 
 static __attribute__((noinline)) int spawn_foreign(void *fn, void *arg, uint32_t flags,
                                                    uint8_t size_class, struct rt_stack *stack,
-                                                   const char *name, struct rt_g **out) {
+                                                   const char *name, go_group *group,
+                                                   struct rt_g **out) {
     int err;
     struct rt_g *g = rt_g_get(&err);
     if (!g)
@@ -77,6 +78,8 @@ static __attribute__((noinline)) int spawn_foreign(void *fn, void *arg, uint32_t
     fill(g, fn, arg, rt_g_one_id(), flags, size_class);
     g->stack = stack;
     set_name(g, name);
+    if (group)
+        rt_group_adopt(group, g);
     *out = g;
     rt_fetch_add_relaxed(&rt.foreign_spawned, 1);
     struct rt_glist one = {0};
@@ -89,7 +92,7 @@ static __attribute__((noinline)) int spawn_foreign(void *fn, void *arg, uint32_t
 static inline __attribute__((always_inline)) int spawn_owner(struct rt_m *m, void *fn, void *arg,
                                                              uint32_t flags, uint8_t size_class,
                                                              struct rt_stack *stack,
-                                                             const char *name,
+                                                             const char *name, go_group *group,
                                                              struct rt_g **out) {
     struct rt_p *p = m->p;
     struct rt_g *g = p->gfree;
@@ -104,6 +107,8 @@ static inline __attribute__((always_inline)) int spawn_owner(struct rt_m *m, voi
     fill(g, fn, arg, new_id_owner(p), flags, size_class);
     g->stack = stack;
     set_name(g, name);
+    if (group)
+        rt_group_adopt(group, g);
     *out = g;
     rt_bump(&p->spawned);
     if (rt_runq_put_next_owner(p, g))
@@ -111,8 +116,9 @@ static inline __attribute__((always_inline)) int spawn_owner(struct rt_m *m, voi
     return 0;
 }
 
-int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t flags,
-             struct rt_g **out) {
+static inline __attribute__((always_inline)) int spawn(const struct go_spawn_options *o, void *fn,
+                                                       void *arg, uint32_t flags, go_group *group,
+                                                       struct rt_g **out) {
     if (!fn)
         return -EINVAL;
     struct rt_m *m = rt_enter();
@@ -129,8 +135,8 @@ int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t fla
         err = -EAGAIN;
     const char *name = o ? o->name : NULL;
     if (err == 0)
-        err = m ? spawn_owner(m, fn, arg, flags, size_class, stack, name, out)
-                : spawn_foreign(fn, arg, flags, size_class, stack, name, out);
+        err = m ? spawn_owner(m, fn, arg, flags, size_class, stack, name, group, out)
+                : spawn_foreign(fn, arg, flags, size_class, stack, name, group, out);
     if (err && stack)
         rt_stack_put(stack);
     if (m)
@@ -140,6 +146,17 @@ int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t fla
     return err;
 }
 
+int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t flags,
+             struct rt_g **out) {
+    return spawn(o, fn, arg, flags, NULL, out);
+}
+
+int rt_spawn_child(go_group *group, const struct go_spawn_options *o, int (*fn)(void *),
+                   void *arg) {
+    struct rt_g *g;
+    return spawn(o, (void *)fn, arg, RT_G_CHILD, group, &g);
+}
+
 /* The hot one, apart: no options to look at. */
 int go_spawn(void (*fn)(void *), void *arg) {
     struct rt_g *g;
@@ -147,7 +164,7 @@ int go_spawn(void (*fn)(void *), void *arg) {
     if (rt_unlikely(!m || !fn || rt_running() != 0))
         return rt_spawn(NULL, (void *)fn, arg, 0, &g);
     rt_gate_enter(m);
-    int err = spawn_owner(m, (void *)fn, arg, 0, rt.stack_class, NULL, NULL, &g);
+    int err = spawn_owner(m, (void *)fn, arg, 0, rt.stack_class, NULL, NULL, NULL, &g);
     rt_gate_leave(m);
     return err;
 }

@@ -9,6 +9,11 @@
 int rt_spawn(const struct go_spawn_options *o, void *fn, void *arg, uint32_t flags,
              struct rt_g **out);
 
+/* The same for a child of group. rt_group_adopt (src/task/group.c) puts it among the others before
+ * anybody can run it; inside, or on a foreign thread. */
+int rt_spawn_child(go_group *group, const struct go_spawn_options *o, int (*fn)(void *), void *arg);
+void rt_group_adopt(go_group *group, struct rt_g *g);
+
 /* A G that runs fn(arg) at `when`, and waits until then as a sleeper does, but without a stack: it
  * has not started. Any thread. fn finds in rt_self()->wake_result why it runs: -ETIMEDOUT, it is
  * time; -ECANCELED, it is sooner, because the runtime stops. *out and *seq, for rt_spawn_undo, are

@@ -344,7 +344,8 @@ static const char *why_text(uint32_t why) {
         [RT_WHY_IO_WRITE] = "I/O: writable",    [RT_WHY_SELECT] = "select",
         [RT_WHY_OTHER] = "parked",              [RT_WHY_RWMUTEX] = "rwmutex lock",
         [RT_WHY_COND] = "cond wait",            [RT_WHY_ONCE] = "once",
-        [RT_WHY_SEM] = "semaphore acquire",     [RT_WHY_BARRIER] = "barrier wait"};
+        [RT_WHY_SEM] = "semaphore acquire",     [RT_WHY_BARRIER] = "barrier wait",
+        [RT_WHY_GROUP] = "group wait"};
     return why < sizeof text / sizeof *text ? text[why] : "?";
 }
 

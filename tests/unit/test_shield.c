@@ -354,6 +354,31 @@ Test(shield, lets_clean_up_be_done_during_a_stop) {
     go_chan_free(c);
 }
 
+static int sleep_often(void *arg T_UNUSED) {
+    rt_fetch_add(&stopped.inside, 1);
+    for (int i = 0; i < 30; i++)
+        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+    return 0;
+}
+
+static void shielded_group(void *arg T_UNUSED) {
+    go_scope shield;
+    go_group g;
+    go_scope_enter_shielded(&shield, GO_FOREVER);
+    go_group_enter(&g, GO_FOREVER);
+    for (int i = 0; i < 10; i++)
+        T_EQ(go_group_spawn(&g, sleep_often, NULL), 0);
+    T_EQ(go_group_wait(&g), 0);
+    T_EQ(go_scope_leave(&shield), 0);
+}
+
+Test(shield, holds_off_a_stop_for_the_children_of_a_group_inside) {
+    T_EQ(go_start(NULL), 0);
+    T_SPAWN(shielded_group, NULL);
+    T_AWAIT(rt_load_acquire(&stopped.inside) == 10);
+    T_EQ(go_stop(100 * GO_SECOND), 0);
+}
+
 static void wait_shielded(void *arg) {
     go_scope shields[3];
     for (int i = 0; i < 3; i++)
