@@ -137,6 +137,28 @@ GO_API int go_task_detach(go_task *t);
  * scope; -EINVAL when tasks is NULL and n is not 0. */
 GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
+/* A place for one pointer in every green thread, and in every other thread. */
+typedef struct go_local_key *go_local;
+
+enum { GO_LOCAL_MAX = 1024 }; /* places that a process may make */
+
+/* A new place, NULL everywhere. Where its value is not NULL when a green thread ends, dtor(value)
+ * is called there, as the last thing that the green thread does and before it counts as ended: dtor
+ * may park, and may use locals itself; the value is NULL by then. What destructors set is destroyed
+ * in up to 4 rounds in all, as with pthread_key_create. On other threads destructors run when the
+ * thread ends, but not by exit(3). dtor may be NULL.
+ * Places are never given back: make them once. Returns NULL when all GO_LOCAL_MAX are used. Never
+ * parks, any thread, with or without a runtime. */
+GO_API go_local go_local_new(void (*dtor)(void *));
+
+/* The value of the calling green thread or thread; NULL when it was never set. Never parks. */
+GO_API void *go_local_get(go_local local);
+
+/* Set it. The value before is not destroyed. Never parks.
+ * Returns 0; -ENOMEM: the first set in a green thread allocates, 8 bytes for each place; -EINVAL
+ * when local is not from go_local_new. */
+GO_API int go_local_set(go_local local, void *value);
+
 GO_END_DECLS
 
 #endif

@@ -21,6 +21,9 @@ void rt_group_child(struct rt_g *g);
 go_group *rt_group_unlink(struct rt_g *g);
 void rt_group_left(struct rt_m *m, go_group *group);
 
+/* Run the destructors of g's locals, on g itself, outside; src/task/local.c. */
+void rt_local_end(struct rt_g *g);
+
 /* Run g's function; outside. */
 static inline void rt_g_call(struct rt_g *g) {
     if (rt_likely(!(g->flags & (RT_G_TASK | RT_G_CHILD))))
@@ -29,6 +32,8 @@ static inline void rt_g_call(struct rt_g *g) {
         g->result = ((void *(*)(void *))g->fn)(g->arg);
     else
         rt_group_child(g);
+    if (rt_unlikely(g->touched & RT_TOUCHED_LOCALS))
+        rt_local_end(g);
 }
 
 #endif

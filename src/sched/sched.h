@@ -82,7 +82,7 @@ enum {
     RT_G_CHILD = 16,  /* belongs to g->group, which waits for it */
 };
 
-enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4 };
+enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4, RT_TOUCHED_LOCALS = 8 };
 
 struct rt_stack;
 
@@ -126,13 +126,15 @@ struct rt_g {
     struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
     uint32_t task_done;     /* under task_lock */
     uint32_t timer_p;       /* index of the P in whose heap the newest entry is */
-    /* Line 3: foreign threads, selects, shields, groups. */
+    /* Line 3: foreign threads, selects, shields, groups, locals. */
     struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
     struct rt_san *san;     /* of its stack, in sanitizer builds */
     struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
     uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
     uint32_t shields;       /* around the innermost scope; owner writes, cancellers read */
+    uint32_t nlocals;       /* owner */
+    void **locals;          /* nlocals values; owner */
     go_group *group;        /* RT_G_CHILD */
 } __attribute__((aligned(RT_CACHE_LINE)));
 

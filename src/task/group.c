@@ -5,9 +5,9 @@
  * and with the limit that hold inside. So the deadline needs no timer here: each child's own parks
  * are armed with it.
  *
- * Promises: when go_group_wait returns, every child has ended, its record is free again, and nobody
- * touches the group any more. A cancel reaches every child, also those that are born while it goes
- * round, in time that is linear in their number.
+ * Promises: when go_group_wait returns, every child has ended, its destructors too, its record is
+ * free again, and nobody touches the group any more. A cancel reaches every child, also those that
+ * are born while it goes round, in time that is linear in their number.
  *
  * Under rt_lock: the list, rt_members, rt_cursor, rt_flags, rt_error. Members are the children and
  * whoever tells the children that they are cancelled: it may be any thread, and the children it has
@@ -217,6 +217,8 @@ static __attribute__((noinline)) void failed(go_group *group, int error) {
 void rt_group_child(struct rt_g *g) {
     go_group *group = g->group;
     int error = ((int (*)(void *))g->fn)(g->arg);
+    if (rt_unlikely(g->touched & RT_TOUCHED_LOCALS))
+        rt_local_end(g);
     if (g->scope != &group->rt_scope)
         rt_fatal("a child (id %llu) of a group ended inside a scope", (unsigned long long)g->id);
     g->scope = NULL;

@@ -124,6 +124,8 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     m->g = t;
     rt_gate_leave(m);
     t->result = ((void *(*)(void *))t->fn)(t->arg);
+    if (rt_unlikely(t->touched & RT_TOUCHED_LOCALS))
+        rt_local_end(t);
     m = rt_enter();
     m->g = self;
     rt_store_relaxed(&self->in_place, NULL);
