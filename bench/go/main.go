@@ -56,6 +56,8 @@ var benches = map[string]bench{
 	"rwmutex":    {n: 6_400_000, run: benchRWMutex},
 	"cond":       {n: 2_000_000, run: benchCond},
 	"broadcast":  {n: 1_000_000, run: benchBroadcast},
+	"scope":      {n: 2_000_000, run: benchScope},
+	"group":      {n: 1_000_000, run: benchGroup},
 	"skynet":     {n: 1_000_000, warmFull: true, run: benchSkynet},
 	"fib":        {n: 30, warmFull: true, run: benchFib},
 	"sieve":      {n: 1500, warmFull: true, run: benchSieve},

@@ -66,6 +66,7 @@ struct bench {
 extern const struct bench bench_switch_spawn[];
 extern const struct bench bench_chan[];
 extern const struct bench bench_locks[];
+extern const struct bench bench_scope[];
 extern const struct bench bench_compute[];
 extern const struct bench bench_gen[];
 extern const struct bench bench_timers_mem[];

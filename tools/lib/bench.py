@@ -44,6 +44,8 @@ BENCHES = [
     Bench("rwmutex", "64 tasks, 1 write in 100", 6_400_000, 640_000, None, "ns_per_op", "ns", False),
     Bench("cond", "a turn handed over", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
     Bench("broadcast", "1000 wait for each", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
+    Bench("scope", "a deadline around a receive", 2_000_000, 500_000, None, "ns_per_op", "ns", False),
+    Bench("group", "groups of 10 tasks, a task", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
     Bench("skynet", "tree of tasks and channels", 1_000_000, 100_000, None, "ms", "ms", True),
     Bench("fib", "a task for each call", 30, 25, None, "ns_per_op", "ns", True),
     Bench("sieve", "a chain of channels", 1500, 600, None, "ms", "ms", True),

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// benchScope puts a deadline of a second around a receive that does not wait.
+func benchScope(n int) outcome {
+	empty := make(chan int64, 1)
+	for range n {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		select {
+		case <-empty:
+			fail(1, "scope: the channel should be empty")
+		default:
+		}
+		err := ctx.Err()
+		cancel()
+		if err != nil {
+			fail(1, "scope: %v", err)
+		}
+	}
+	return outcome{ops: n}
+}
+
+// group is golang.org/x/sync/errgroup.Group without a context and a limit: nothing is cancelled.
+type group struct {
+	wg   sync.WaitGroup
+	once sync.Once
+	err  error
+}
+
+func (g *group) spawn(f func() error) {
+	g.wg.Add(1)
+	go func() {
+		defer g.wg.Done()
+		if err := f(); err != nil {
+			g.once.Do(func() { g.err = err })
+		}
+	}()
+}
+
+func (g *group) wait() error {
+	g.wg.Wait()
+	return g.err
+}
+
+// benchGroup waits for ten tasks at a time; an operation is one of them.
+func benchGroup(n int) outcome {
+	const size = 10
+	rounds := (n + size - 1) / size
+	for round := range rounds {
+		var g group
+		var numbers [size]int
+		for i := range numbers {
+			numbers[i] = round + i
+			g.spawn(func() error {
+				numbers[i] *= 2
+				return nil
+			})
+		}
+		if err := g.wait(); err != nil {
+			fail(1, "group: %v", err)
+		}
+		sum := 0
+		for _, number := range numbers {
+			sum += number
+		}
+		check("group", sum, 2*(size*round+size*(size-1)/2))
+	}
+	return outcome{ops: rounds * size}
+}
