@@ -163,7 +163,7 @@ static void *sysmon_main(void *arg) {
         bool again = rt.watch_deadlock && watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
             rt_store_seq_cst(&rt_sysmon_asleep, 1);
-            rt_fence_heavy(); /* an M that wakes up loads rt_sysmon_asleep without a fence */
+            rt_fence_heavy(); /* pairs with the light one in rt_sysmon_awake */
             if (all_idle())
                 sleep_ns = idle_sleep(again, scavenge_ns);
             idle_ticks = 0;

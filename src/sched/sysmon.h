@@ -18,6 +18,7 @@ void rt_sysmon_stop(void);
 extern uint32_t rt_sysmon_asleep;
 void rt_sysmon_wake_slow(void);
 static inline void rt_sysmon_awake(void) {
+    rt_fence_light(); /* not idle any more, then this load; pairs with the heavy one in sysmon.c */
     if (rt_unlikely(rt_load_relaxed(&rt_sysmon_asleep)))
         rt_sysmon_wake_slow();
 }
