@@ -13,6 +13,10 @@ static void use(void) {
     model_assert(room.inside-- == 1);
 }
 
+static void three_ps(void) {
+    machine_init(PROCS);
+}
+
 static void owner(void) {
     for (int i = 0; i < 2; i++) {
         rt_gate_enter(&ms[0]);
@@ -51,18 +55,18 @@ static void each_other(void) {
 
 const struct model_case model_cases[] = {
     {.name = "gate.thief",
-     .init = machine_init,
+     .init = three_ps,
      .thread = {owner, thief},
      .end = owner_entered_twice,
      .bound = -1},
     {.name = "gate.two_thieves",
-     .init = machine_init,
+     .init = three_ps,
      .thread = {owner, thief, thief},
      .end = owner_entered_twice},
     {.name = "gate.who_wants_in_gets_in",
-     .init = machine_init,
+     .init = three_ps,
      .thread = {owner, keen_thief},
      .end = owner_entered_twice},
-    {.name = "gate.each_other", .init = machine_init, .thread = {each_other, each_other}},
+    {.name = "gate.each_other", .init = three_ps, .thread = {each_other, each_other}},
     {0},
 };

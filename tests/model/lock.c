@@ -100,9 +100,11 @@ static void spurious(void) {
 }
 
 #define CASE(n, at_end, ...) \
-    {.name = "lock." n, .end = (at_end), .thread = {__VA_ARGS__}}, \
-    {.name = "lock." n ".spurious", .init = spurious, .end = (at_end), \
-     .thread = {__VA_ARGS__}}
+    {.name = "lock." n, .end = (at_end), .thread = {__VA_ARGS__}}, { \
+        .name = "lock." n ".spurious", .init = spurious, .end = (at_end), .thread = { \
+            __VA_ARGS__ \
+        } \
+    }
 
 const struct model_case model_cases[] = {
     {.name = "lock.spin", .end = all_counted, .thread = {spin_count, spin_count, spin_count}},

@@ -1,5 +1,7 @@
-/* machine.h - a runtime of three Ps for the models: what start.c makes, without threads and memory.
- * Included by one model each. */
+/* machine.h - a runtime of up to three Ps for the models: what start.c makes, without threads.
+ *
+ * What the models have in place of stack.c, g.c and start.c stands in machine.c, all of it weak: a
+ * model that is linked with the shipped file has the shipped function. */
 #ifndef MODEL_MACHINE_H
 #define MODEL_MACHINE_H
 
@@ -8,47 +10,30 @@
 #include "sched/gate.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
+#include "sched/park.h"
+#include "sched/proc.h"
 #include "sched/runq.h"
 #include "sched/sched.h"
+#include "sched/timer.h"
 
 enum { PROCS = 3, GS = 8 };
 
-struct rt_sched rt;
-static struct rt_p ps[PROCS];
-static struct rt_m ms[PROCS];
-static struct rt_g gs[GS];
+extern struct rt_p ps[PROCS];
+extern struct rt_m ms[PROCS];
+extern struct rt_g gs[GS]; /* for models that make their Gs themselves */
 
-extern __thread struct rt_m *rt_tls_m;
+/* procs Ps; gs[i] is LIVE, with sequence number 1. */
+void machine_init(uint32_t procs);
+/* The same, and each P has stacks and struct rt_gs, so that go_spawn and rt_proc_run work. */
+void machine_with_stacks(uint32_t procs);
 
-static void __attribute__((unused)) machine_init(void) {
-    rt.procs = PROCS;
-    rt.ps = ps;
-    rt.ms = ms;
-    rt.state = RT_RUNNING;
-    for (unsigned i = 0; i < PROCS; i++) {
-        ps[i].index = ms[i].index = i;
-        ps[i].m = &ms[i];
-        ms[i].p = &ps[i];
-        ps[i].budget = RT_PICKS;
-        ps[i].timer_when = INT64_MAX;
-        ps[i].slice_ns = 1000 * RT_COARSE_NS; /* each G is worth a wake, and worth stealing */
-        model_ignore(&ps[i].spawned, offsetof(struct rt_p, ring) - offsetof(struct rt_p, spawned));
-    }
-    for (unsigned i = 0; i < GS; i++) {
-        gs[i].limit = gs[i].timer_when = gs[i].wait_deadline = INT64_MAX;
-        gs[i].wait = RT_WAIT_WORD(1, RT_LIVE);
-    }
-    model_gives_up("rt_gate_try");
-}
+/* This thread is M i from now on; it runs g, which may be NULL, on its own stack. */
+void machine_be(unsigned i, struct rt_g *g);
+/* The same, in its scheduler loop. */
+void machine_run(unsigned i);
 
 /* A G is made, and run once: whoever has it, has it alone, and sees what its maker wrote. */
-static void __attribute__((unused)) make(struct rt_g *g) {
-    model_assert(g->arg == NULL);
-    g->arg = g;
-}
-static void __attribute__((unused)) run(struct rt_g *g) {
-    model_assert(g->arg == g);
-    g->id++;
-}
+void make(struct rt_g *g);
+void run(struct rt_g *g);
 
 #endif

@@ -7,7 +7,7 @@ void rt_idle_backlog(struct rt_p *p, int64_t now) { /* runq.c calls it; idle.c h
 }
 
 static void start_before_wrap(void) {
-    machine_init();
+    machine_init(PROCS);
     for (int i = 0; i < PROCS; i++)
         ps[i].head = ps[i].tail = ps[i].fresh_head = ps[i].fresh_tail = UINT32_MAX - 1;
     for (int i = 0; i < GS; i++)
@@ -199,7 +199,7 @@ static void push_global(void) {
 /* Who sees the global queue shrunk sees the ring that was filled from it: or a sleeper that scans
  * both would miss what lies between. */
 static void two_are_global(void) {
-    machine_init();
+    machine_init(PROCS);
     rt.procs = 1; /* the share of one P is all */
     struct rt_glist l = {0};
     for (int i = 0; i < 2; i++) {

@@ -5,12 +5,15 @@
  * stores that it may see it sees (memory.c). The choices of an execution form a string; the next
  * execution repeats the string but for its last choice that has an untried alternative: depth-first
  * search, without saved states. Bounds: at most `bound` switches away from a thread that could go
- * on (preemptions; others are free). Within the bound the search is exhaustive.
+ * on (preemptions; others are free), and at most `stale` loads that see a store which is not the
+ * newest. Within the bounds the search is exhaustive.
  * An execution is cut short where it reaches a state that was seen before with as many preemptions
- * left. A state is known by its history: what each thread has read, and in which order the stores
- * to each word stand; two orders of independent steps lead to the same (M. Musuvathi, S. Qadeer,
- * "Partial-order reduction for context-bounded state exploration", 2007). It is kept as a hash of
- * 60 bits.
+ * and stale loads left. A state is known by its history: what each thread has read, and in which
+ * order the stores to each word stand; two orders of independent steps lead to the same (M.
+ * Musuvathi, S. Qadeer, "Partial-order reduction for context-bounded state exploration", 2007). It
+ * is kept as a hash of 56 bits. A word that only one thread touches, or all only read, is no
+ * scheduling point: which words these are is learnt, and the search begins anew when it turns out
+ * to be wrong.
  *
  * MEMORY. C11, as far as the runtime uses it, in the form of views (J. Kang et al., "A promising
  * semantics for relaxed-memory concurrency", POPL 2017, without the promises; tokio's loom and
@@ -20,6 +23,12 @@
  * acquire load takes it over. Seq_cst operations and fences pass views through a global one.
  * What this leaves out: a load never sees a store that comes later (load buffering), and a store
  * always goes to the end of the modification order as executed (so no 2+2W). x86 does neither.
+ * Stores are seen in the end: a thread sees one that is not the newest twice, then something newer.
+ *
+ * FAIRNESS. A spin loop goes on when something that it has read has changed. One that gives up
+ * after a while (model_gives_up) may do so at once, but a second time in the same state only when
+ * nobody else can run: or a loop around it would turn for ever. For the same reason a thread that
+ * has done 150 steps at a stretch waits for the others.
  *
  * The asymmetric fences are those of C++ proposal P1202R5: all fences stand in one total order, and
  * two of them order what is around them as seq_cst fences do if one of the two is heavy; light and
@@ -39,13 +48,16 @@
 enum {
     THREADS = MODEL_THREADS,
     LOCS = 192,   /* atomic words that one execution may touch */
-    STORES = 128, /* to each of them */
+    STORES = 250, /* to each of them */
     STEPS = 4000, /* of one execution; more is a livelock */
     CHOICES = 8192,
     WATCHED = 4,
+    STRAIGHT = 150,     /* steps of one thread while others could go on; then they must */
+    STALE_READS = 2,    /* of one store, by one thread, after a newer one was made */
     GRANULES = 1 << 13, /* four bytes of memory each */
     CELLS = 1 << 12,
     SITES = 1024,
+    SHARED = 1 << 10,
 };
 
 /* ---- memory.c -------------------------------------------------------------------------------- */
@@ -98,7 +110,8 @@ struct cell {                                         /* last accesses to some b
 struct granule { /* four aligned bytes */
     uintptr_t key;
     uint32_t generation;
-    int16_t loc; /* -1: no atomic word */
+    int16_t loc;              /* -1: no atomic word */
+    uint8_t readers, writers; /* threads, by atomics */
     struct cell cell;
     struct cell *bytes; /* each of its own, once single bytes were touched */
 };
@@ -110,7 +123,7 @@ void race_gone(uintptr_t addr, size_t bytes);
 
 /* ---- explore.c ------------------------------------------------------------------------------- */
 
-enum status { NEW, READY, SPINNING, SLEEPING, FINISHED };
+enum status { NEW, READY, SPINNING, YIELDING, SLEEPING, FINISHED };
 
 struct thread {
     struct rt_ctx ctx;
@@ -129,7 +142,16 @@ struct thread {
         uint8_t read;
     } watch[WATCHED]; /* its last loads, for spin loops */
     unsigned nwatch;
+    struct {
+        uint8_t store, times;
+    } stale[LOCS];        /* of the last store that was seen though a newer one was there */
     bool gives_up, hurry; /* spinning: may give up; does so */
+    struct {
+        int16_t loc;
+        uint8_t read;
+    } gave_up_on;         /* the last time */
+    unsigned stores;      /* made so far */
+    unsigned seen_stores; /* yielding: of all, when it began */
     uintptr_t futex;
     unsigned queued; /* order in which they went to sleep */
     bool timed, timed_out;
@@ -152,19 +174,25 @@ struct checker {
     bool active; /* threads run: accesses count */
     bool trace, clock_moves;
     int bound, left; /* preemptions */
+    int stale_bound, stale_left;
+    bool learnt; /* a word is shared that was thought not to be */
+    uintptr_t shared[SHARED];
+    unsigned stores;                      /* made so far, by all */
     unsigned nthreads, nsleeps, spurious; /* wakes that may still come for no reason */
     struct thread *cur;
     struct thread threads[THREADS];
     struct rt_ctx main;
     char *stage_stack;
+    char g_stacks[8 * 16384] __attribute__((aligned(16384)));
     enum outcome outcome;
-    char text[512]; /* of the failure */
+    char text[512];               /* of the failure */
+    unsigned switched;            /* the step at which the current thread went on */
     unsigned steps, steps_before; /* of this execution, and of the one that is shown */
 
     struct choice choices[CHOICES];
     unsigned nchoices, replay;
 
-    uint64_t *visited; /* hash table: 60 bits of hash, 4 of preemptions left */
+    uint64_t *visited; /* hash table: 56 bits of hash, 4 and 4 of what is left */
     size_t visited_cap, visited_n;
 
     /* memory */
@@ -201,13 +229,15 @@ static inline uint64_t mix(uint64_t h, uint64_t v) { /* murmur3's finalizer */
 }
 
 void explore_init(void);
-/* Run the case with this bound of preemptions. True: no fault. */
-bool explore(const struct model_case *run, int bound);
+/* Run the case with these bounds. True: no fault. */
+bool explore(const struct model_case *run, int bound, int stale_bound);
 void explore_again(void); /* the last execution, with a trace */
 /* A choice of 0..n-1; the first is tried first. */
 unsigned explore_choose(unsigned n);
-/* Before each operation of the current thread: who goes on? */
-void explore_point(void);
+/* Before each operation of the current thread: who goes on? addr 0: always ask. */
+void explore_point(uintptr_t addr, bool write);
+/* Which of n stores, the newest of them is 0? */
+unsigned explore_choose_store(unsigned n);
 void explore_sleep(uintptr_t futex, bool timed); /* true in timed_out when it was that */
 void explore_wake(uintptr_t futex, int count);
 void explore_stop(enum outcome o) __attribute__((noreturn));

@@ -86,6 +86,12 @@ unsigned explore_choose(unsigned n) {
     return C->choices[i].at;
 }
 
+unsigned explore_choose_store(unsigned n) {
+    unsigned k = C->stale_left > 0 ? explore_choose(n) : 0;
+    C->stale_left -= k > 0;
+    return k;
+}
+
 unsigned model_choose(unsigned n) {
     unsigned k = explore_choose(n);
     C->cur->hash = mix(C->cur->hash, k + 11);
@@ -119,7 +125,7 @@ static void visited_clear(void) {
 
 static uint64_t *visited_find(uint64_t key) {
     size_t i = (size_t)(key >> 20) & (C->visited_cap - 1);
-    while (C->visited[i] && C->visited[i] >> 4 != key)
+    while (C->visited[i] && C->visited[i] >> 8 != key)
         i = (i + 1) & (C->visited_cap - 1);
     return &C->visited[i];
 }
@@ -131,7 +137,7 @@ static void visited_grow(void) {
     C->visited = map(C->visited_cap * sizeof *C->visited);
     for (size_t i = 0; i < cap; i++)
         if (old[i])
-            *visited_find(old[i] >> 4) = old[i];
+            *visited_find(old[i] >> 8) = old[i];
     munmap(old, cap * sizeof *old);
 }
 
@@ -149,21 +155,47 @@ static uint64_t state_hash(const struct thread *goes_on) {
         }
         h += th;
     }
-    return mix(h, goes_on ? (uint64_t)goes_on->id + 1 : 0) >> 4 | 1;
+    return mix(h, goes_on ? (uint64_t)goes_on->id + 1 : 0) >> 8 | 1;
 }
 
 static bool seen_before(const struct thread *goes_on) {
-    uint64_t *slot = visited_find(state_hash(goes_on));
-    if (*slot) {
-        if ((int)(*slot & 15) >= C->left)
-            return true;
-        *slot = (*slot & ~UINT64_C(15)) | (unsigned)C->left;
-        return false;
-    }
-    *slot = state_hash(goes_on) << 4 | (unsigned)C->left;
-    if (++C->visited_n > C->visited_cap / 2)
+    uint64_t key = state_hash(goes_on), *slot = visited_find(key);
+    bool known = *slot != 0;
+    if (known && (int)(*slot & 15) >= C->left && (int)(*slot >> 4 & 15) >= C->stale_left)
+        return true;
+    *slot = key << 8 | (unsigned)C->stale_left << 4 | (unsigned)C->left;
+    if (!known && ++C->visited_n > C->visited_cap / 2)
         visited_grow();
     return false;
+}
+
+/* ---- which words are shared ------------------------------------------------------------------ */
+
+static bool is_shared(uintptr_t addr, bool add) {
+    size_t i = (size_t)(mix(3, addr) % SHARED), n = 0;
+    for (; C->shared[i]; i = (i + 1) % SHARED) {
+        if (C->shared[i] == addr)
+            return true;
+        if (++n == SHARED - 1)
+            model_fail("too many shared words");
+    }
+    if (add) {
+        C->shared[i] = addr;
+        C->learnt = true;
+    }
+    return false;
+}
+
+/* Does it matter who comes first? */
+static bool matters(uintptr_t addr, bool write) {
+    struct granule *g = race_granule(addr);
+    uint8_t me = (uint8_t)(1u << C->cur->id);
+    if (write)
+        g->writers |= me;
+    else
+        g->readers |= me;
+    bool conflict = (g->writers & ~me) || (write && (g->readers & ~me));
+    return is_shared(g->key, conflict) || conflict;
 }
 
 /* ---- threads --------------------------------------------------------------------------------- */
@@ -177,19 +209,32 @@ static bool changed(const struct thread *t) {
 }
 
 static bool runnable(const struct thread *t) {
-    return t->status == NEW || t->status == READY || (t->status == SPINNING && changed(t));
+    return t->status == NEW || t->status == READY || (t->status == SPINNING && changed(t)) ||
+           (t->status == YIELDING && C->stores - t->stores != t->seen_stores);
+}
+
+static __attribute__((noreturn)) void finish(void (*check)(void)) {
+    C->active = false;
+    C->cur = NULL;
+    if (check)
+        check();
+    explore_stop(COMPLETE);
 }
 
 /* Nobody can go on: a deadlock, which is how a lost wake-up looks. */
 static __attribute__((noreturn)) void stuck(void) {
     char who[256] = "";
     size_t n = 0;
+    bool sleeping = true;
     for (unsigned i = 0; i < C->nthreads; i++) {
         const struct thread *t = &C->threads[i];
-        if (t->status == SLEEPING || t->status == SPINNING)
+        sleeping &= t->status != SPINNING;
+        if (t->status != FINISHED)
             n += (size_t)snprintf(who + n, sizeof who - n, " T%u %s", i,
                                   t->status == SLEEPING ? "sleeps" : "spins");
     }
+    if (sleeping && C->run->rest)
+        finish(C->run->rest);
     model_fail("deadlock:%s, and nobody else runs", who);
 }
 
@@ -209,17 +254,28 @@ static unsigned alternatives(const struct thread *me, bool goes_on, uint8_t *alt
             alt[n++] = (uint8_t)(i | TIMES_OUT);
     }
     for (unsigned i = 0; n == 0 && i < C->nthreads; i++)
-        if (C->threads[i].status == SPINNING && C->threads[i].gives_up)
+        if (C->threads[i].status == YIELDING)
+            alt[n++] = (uint8_t)i;
+        else if (C->threads[i].status == SPINNING && C->threads[i].gives_up)
             alt[n++] = (uint8_t)(i | GIVES_UP);
     return n;
 }
 
-static __attribute__((noreturn)) void all_finished(void) {
-    C->active = false;
-    C->cur = NULL;
-    if (C->run->end)
-        C->run->end();
-    explore_stop(COMPLETE);
+/* me has run for long: all but me, if there is anybody. */
+static bool others_first(const struct thread *me, uint8_t *alt, unsigned *n) {
+    uint8_t others[2 * THREADS];
+    int left = C->left;
+    unsigned all, kept = 0;
+    C->left = 1;
+    all = alternatives(me, true, others);
+    C->left = left;
+    for (unsigned i = 0; i < all; i++)
+        if (others[i] != me->id && !(others[i] & TIMES_OUT))
+            alt[kept++] = others[i];
+    if (kept == 0)
+        return false;
+    *n = kept;
+    return true;
 }
 
 static struct thread *pick(void) {
@@ -227,11 +283,13 @@ static struct thread *pick(void) {
     struct thread *me = C->cur;
     bool goes_on = me && runnable(me);
     unsigned n = alternatives(me, goes_on, alt);
+    if (C->steps - C->switched > STRAIGHT && goes_on && others_first(me, alt, &n))
+        goes_on = false;
     if (n == 0) {
         for (unsigned i = 0; i < C->nthreads; i++)
             if (C->threads[i].status != FINISHED)
                 stuck();
-        all_finished();
+        finish(C->run->end);
     }
     if (C->nchoices >= C->replay && !C->trace && seen_before(goes_on ? me : NULL))
         explore_stop(PRUNED);
@@ -239,6 +297,8 @@ static struct thread *pick(void) {
     struct thread *t = &C->threads[to & WHO];
     if (goes_on && t != me)
         C->left--;
+    if (t != me)
+        C->switched = C->steps;
     if (to & TIMES_OUT) {
         t->timed_out = true;
         t->status = READY;
@@ -248,16 +308,20 @@ static struct thread *pick(void) {
     return t;
 }
 
-static void thread_main(void *carry) {
-    (void)carry;
-    C->cur->status = READY;
-    C->cur->fn();
+void model_exit(void) {
     C->cur->status = FINISHED;
     C->cur->nwatch = 0;
     struct thread *next = pick();
     C->cur = next;
     rt_tls_m = next->tls;
     rt_arch_jump(&next->ctx, NULL);
+}
+
+static void thread_main(void *carry) {
+    (void)carry;
+    C->cur->status = READY;
+    C->cur->fn();
+    model_exit();
 }
 
 static void switch_to(struct thread *next) {
@@ -276,11 +340,13 @@ static void reschedule(void) {
     me->status = READY;
 }
 
-void explore_point(void) {
+void explore_point(uintptr_t addr, bool write) {
     C->cur->hurry = false;
+    bool ask = !addr || matters(addr, write);
     if (++C->steps > STEPS)
         model_fail("livelock: more than %d steps", STEPS);
-    reschedule();
+    if (ask)
+        reschedule();
 }
 
 void explore_sleep(uintptr_t futex, bool timed) {
@@ -330,19 +396,35 @@ static void spin(struct thread *t, bool gives_up) {
         t->nwatch = 0;
 }
 
+static bool listed(const char *function) {
+    for (unsigned i = 0; i < C->ngive_up; i++)
+        if (!strcmp(C->give_up[i], function))
+            return true;
+    return false;
+}
+
+/* Not twice on the same store. */
+static bool chooses_to_give_up(struct thread *t) {
+    if (t->nwatch == 0)
+        return false;
+    int16_t loc = t->watch[t->nwatch - 1].loc;
+    uint8_t read = t->watch[t->nwatch - 1].read;
+    if ((t->gave_up_on.loc == loc && t->gave_up_on.read == read) || model_choose(2) == 0)
+        return false;
+    t->gave_up_on.loc = loc;
+    t->gave_up_on.read = read;
+    return true;
+}
+
 void model_relax(const char *function) {
     if (!C->active)
         return;
     struct thread *t = C->cur;
-    bool gives_up = false;
-    for (unsigned i = 0; i < C->ngive_up; i++)
-        gives_up |= !strcmp(C->give_up[i], function);
+    bool gives_up = listed(function);
     if (t->hurry && gives_up)
         return;
-    t->hurry = false;
-    if (gives_up && model_choose(2) == 1)
-        t->hurry = true;
-    else
+    t->hurry = gives_up && chooses_to_give_up(t);
+    if (!t->hurry)
         spin(t, gives_up);
 }
 
@@ -351,22 +433,32 @@ void model_wait_for_change(void) {
         spin(C->cur, false);
 }
 
+void model_let_others(void) {
+    struct thread *t = C->cur;
+    t->hash = mix(t->hash, 41);
+    t->status = YIELDING;
+    t->seen_stores = C->stores - t->stores;
+    reschedule();
+}
+
 /* ---- executions ------------------------------------------------------------------------------ */
 
 static void prepare(const struct model_case *run) {
     memcpy(__data_start, image, (size_t)(_end - __data_start));
     memory_reset();
     race_reset();
-    C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
+    C->switched = C->stores = C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
     C->nignored = C->ngive_up = 0;
     C->spurious = 0;
     C->clock_moves = false;
     C->left = C->bound;
+    C->stale_left = C->stale_bound;
     C->cur = NULL;
     C->outcome = RUNNING;
     while (C->nthreads < THREADS && run->thread[C->nthreads]) {
         struct thread *t = &C->threads[C->nthreads];
         *t = (struct thread){.stack = t->stack, .id = (int)C->nthreads, .status = NEW};
+        t->gave_up_on.loc = -1;
         t->fn = run->thread[C->nthreads++];
         t->now.hb.at[t->id] = 1;
         rt_arch_prepare(&t->ctx, t->stack + STACK_BYTES, thread_main);
@@ -393,22 +485,28 @@ static void one_execution(const struct model_case *run) {
     rt_tls_m = NULL;
 }
 
-bool explore(const struct model_case *run, int bound) {
+bool explore(const struct model_case *run, int bound, int stale_bound) {
+    if (C->run != run)
+        memset(C->shared, 0, sizeof C->shared);
     C->run = run;
     C->bound = bound;
-    C->replay = 0;
+    C->stale_bound = stale_bound;
     C->executions = C->pruned = C->deepest = C->total_steps = 0;
-    visited_clear();
     do {
-        one_execution(run);
-        C->executions++;
-        C->pruned += C->outcome == PRUNED;
-        C->total_steps += C->steps;
-        if (C->steps > C->deepest)
-            C->deepest = C->steps;
-        if (C->outcome == FAILED)
-            return false;
-    } while (next_string());
+        C->learnt = false;
+        C->replay = 0;
+        visited_clear();
+        do {
+            one_execution(run);
+            C->executions++;
+            C->pruned += C->outcome == PRUNED;
+            C->total_steps += C->steps;
+            if (C->steps > C->deepest)
+                C->deepest = C->steps;
+            if (C->outcome == FAILED)
+                return false;
+        } while (!C->learnt && next_string());
+    } while (C->learnt);
     return true;
 }
 
@@ -424,6 +522,16 @@ void explore_again(void) {
 
 unsigned model_self(void) {
     return (unsigned)C->cur->id;
+}
+
+void model_be(void *m) {
+    rt_tls_m = m;
+}
+
+char *model_stack(unsigned i, size_t bytes) {
+    if ((i + 1) * bytes > sizeof C->g_stacks)
+        model_fail("the model has too many stacks");
+    return C->g_stacks + i * bytes;
 }
 
 void model_gives_up(const char *function) {

@@ -127,6 +127,8 @@ bool memory_changed(int id, unsigned read, int but_by, unsigned *first) {
 
 static unsigned oldest_visible(const struct thread *t, int id, unsigned order) {
     unsigned oldest = t->now.seen.at[id];
+    if (t->stale[id].store == oldest && t->stale[id].times >= STALE_READS)
+        oldest++; /* there is a newer one */
     if (order == MODEL_SEQ_CST && C->sc.at[id] > oldest)
         oldest = C->sc.at[id];
     return oldest;
@@ -151,6 +153,10 @@ static void watch(struct thread *t, int id, unsigned k) {
 static uint64_t read_store(struct thread *t, int id, unsigned k, unsigned order) {
     struct loc *l = &C->locs[id];
     struct store *s = k == l->n - 1 ? newest(l) : l->stores[k];
+    if (k != l->n - 1) {
+        t->stale[id].times = t->stale[id].store == k ? t->stale[id].times + 1 : 1;
+        t->stale[id].store = (uint8_t)k;
+    }
     t->now.seen.at[id] = (uint8_t)k;
     join(acquires(order) ? &t->now : &t->loaded, &s->carries);
     t->hash = mix(mix(t->hash, l->addr), s->hash);
@@ -166,6 +172,8 @@ static void write_store(struct thread *t, int id, uint64_t v, unsigned order,
     uint8_t k = (uint8_t)(l->n - 1);
     t->now.seen.at[id] = k;
     t->hash = mix(t->hash, l->addr + 1);
+    t->stores++;
+    C->stores++;
     s->value = v;
     s->writer = (int8_t)t->id;
     s->lazy = false;
@@ -213,13 +221,13 @@ uint64_t model_load(const volatile void *p, unsigned size, struct model_site *s)
                 return C->locs[known].stores[t->watch[i].read]->value;
         t->hurry = false;
     }
-    explore_point();
+    explore_point(addr, false);
     race_atomic(addr, size, false, s);
     if (is_pair(addr, size))
         model_fail("a load of two words at once is not modelled");
     int id = memory_loc_at(addr, size);
     unsigned oldest = oldest_visible(t, id, s->order), n = C->locs[id].n;
-    unsigned k = n - 1 - explore_choose(n - oldest);
+    unsigned k = n - 1 - explore_choose_store(n - oldest);
     uint64_t v = read_store(t, id, k, s->order);
     tick(t);
     report_step(s, "%#llx%s", (unsigned long long)v, age(id, k));
@@ -242,7 +250,7 @@ void model_store(volatile void *p, unsigned size, uint64_t v, struct model_site 
         return;
     }
     struct thread *t = C->cur;
-    explore_point();
+    explore_point(addr, true);
     race_atomic(addr, size, true, s);
     if (is_pair(addr, size))
         two_words(t, addr, v, s->order, false);
@@ -276,7 +284,7 @@ uint64_t model_rmw(volatile void *p, unsigned size, enum model_rmw_kind kind, ui
         return old;
     }
     struct thread *t = C->cur;
-    explore_point();
+    explore_point(addr, true);
     race_atomic(addr, size, true, s);
     int id = memory_loc_at(addr, size);
     struct store *before = newest(&C->locs[id]);
@@ -311,7 +319,7 @@ static bool cas_one_word(struct thread *t, uintptr_t addr, unsigned size, uint64
     struct store *before = newest(l);
     for (unsigned k = oldest; k < top; k++)
         others += l->stores[k]->value != *expected;
-    unsigned pick = explore_choose(1 + others), k = top;
+    unsigned pick = explore_choose_store(1 + others), k = top;
     while (pick > 0)
         pick -= l->stores[--k]->value != *expected;
     bool ok = k == top && before->value == *expected;
@@ -332,7 +340,7 @@ bool model_cas(volatile void *p, unsigned size, void *expected, uint64_t v, stru
             poke(addr, size, v);
     } else {
         struct thread *t = C->cur;
-        explore_point();
+        explore_point(addr, true);
         race_atomic(addr, size, true, s);
         if (is_pair(addr, size))
             ok = cas_two_words(t, addr, &old, v, s);
@@ -384,7 +392,7 @@ void model_fence(struct model_site *s) {
         return;
     if (s->order == MODEL_FENCE_NONE)
         return;
-    explore_point();
+    explore_point(0, false);
     if (s->order == MODEL_FENCE_LIGHT)
         light_fence(C->cur);
     else if (s->order == MODEL_FENCE_FULL)

@@ -24,8 +24,10 @@ struct model_case {
     void (*init)(void);                  /* before the threads; all they do is after it */
     void (*thread[MODEL_THREADS])(void); /* the first NULL ends the list */
     void (*end)(void);                   /* when all have returned */
+    void (*rest)(void);    /* when nobody can go on, and all who are left sleep; NULL: a deadlock */
     const char *must_fail; /* the checker must find a fault whose text contains this */
-    int bound;             /* preemptions, if not the default; -1: none */
+    int bound;             /* of preemptions, if not the default; -1: none at all */
+    int stale;             /* of loads that see an old value, if not the default */
 };
 
 /* Each model defines this; a case without a name ends the list. */
@@ -41,6 +43,19 @@ void model_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 
 /* Which thread is this, 0..3? */
 unsigned model_self(void);
+
+/* Go on when another thread has stored something, or nobody else can go on. For loops that try
+ * again and again. */
+void model_let_others(void);
+
+/* What rt_m() says in this thread from now on. */
+void model_be(void *m);
+
+/* The thread ends here and now; as a green thread that computes for ever, outside. */
+void model_exit(void) __attribute__((noreturn));
+
+/* Memory for the i-th stack of a green thread; not set back between executions. */
+char *model_stack(unsigned i, size_t bytes);
 
 /* 0..n-1: the checker tries all. */
 unsigned model_choose(unsigned n);
@@ -65,9 +80,9 @@ void model_gone(const void *p, size_t bytes);
 /* So many futex waits of an execution may return for no reason. In init. */
 void model_spurious_wakes(unsigned n);
 
-/* What rt_sys_now() says. It does not pass by itself; threads change it by atomics, and `init` says
- * that they will. */
-void model_clock_moves(void);
+/* What rt_sys_now() says. When model_clock_moves() was called in `init`, a futex wait that times
+ * out takes it to its end. */
 extern int64_t model_clock;
+void model_clock_moves(void);
 
 #endif

@@ -15,7 +15,7 @@ void race_reset(void) {
 /* Four bytes of memory; open addressing, forgotten by a new generation. */
 struct granule *race_granule(uintptr_t addr) {
     uintptr_t key = addr >> 2;
-    for (size_t i = (size_t)(mix(7, key) % GRANULES), n = 0; n < GRANULES; n++) {
+    for (size_t i = key % GRANULES, n = 0; n < GRANULES; n++) {
         struct granule *g = &C->granules[i];
         if (g->generation != C->generation) {
             *g = (struct granule){.key = key, .generation = C->generation, .loc = -1};

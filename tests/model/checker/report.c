@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_BOUND = 3, UNBOUNDED = 15, FIRST = 100, LAST = 100 };
+enum { DEFAULT_BOUND = 3, DEFAULT_STALE = 2, UNBOUNDED = 15, FIRST = 100, LAST = 100 };
 
 extern struct model_site __start_model_sites[] __attribute__((weak));
 extern struct model_site __stop_model_sites[] __attribute__((weak));
@@ -18,7 +18,8 @@ static const char usage[] =
     "usage: %s [OPTION...]\n"
     "  --case GLOB of the cases to run\n"
     "  --bound N   of preemptions, at most %d, which is as good as none; default: each case's own\n"
-    "  --more N    so many more than the case's own\n"
+    "  --stale N   of loads that see an old value; the same\n"
+    "  --more N    so many more preemptions than the case's own\n"
     "  --trace     print the last execution, also if it is right\n"
     "  --sites     print each atomic operation that the cases came to\n"
     "  --mutate FILE:LINE:NAME:TEXT=ORDER, the first part as --sites has it; ORDER: relaxed,\n"
@@ -129,9 +130,9 @@ static double seconds(void) {
 }
 
 /* With as few preemptions as it takes. */
-static void show_fault(const struct model_case *run, int bound) {
+static void show_fault(const struct model_case *run, int bound, int stale) {
     for (int b = 0; b <= bound; b++)
-        if (!explore(run, b))
+        if (!explore(run, b, stale))
             break;
     printf("  the fault, with %d preemption%s, after %llu executions:\n", C->bound,
            C->bound == 1 ? "" : "s", (unsigned long long)C->executions);
@@ -139,13 +140,13 @@ static void show_fault(const struct model_case *run, int bound) {
     printf("  %s\n", C->text);
 }
 
-static bool run_case(const struct model_case *run, int bound) {
+static bool run_case(const struct model_case *run, int bound, int stale) {
     bool full = bound == UNBOUNDED;
     double start = seconds();
-    bool fine = explore(run, bound);
+    bool fine = explore(run, bound, stale);
     bool as_it_should = run->must_fail ? !fine && strstr(C->text, run->must_fail) : fine;
     char limit[32];
-    snprintf(limit, sizeof limit, full ? "unbounded" : "bound %d", bound);
+    snprintf(limit, sizeof limit, full ? "unbounded" : "bound %d+%d", bound, stale);
     printf("%-4s %-34s %-9s %8llu executions, %7llu cut short; %8zu states, longest %4llu steps, "
            "%6.2f s%s\n",
            as_it_should ? "ok" : "BAD", run->name, limit, (unsigned long long)C->executions,
@@ -154,14 +155,14 @@ static bool run_case(const struct model_case *run, int bound) {
     if (!as_it_should && fine)
         printf("  no fault was found: it should say \"%s\"\n", run->must_fail);
     else if (!as_it_should)
-        show_fault(run, bound);
+        show_fault(run, bound, stale);
     fflush(stdout);
     return as_it_should;
 }
 
 int main(int argc, char **argv) {
     const char *glob = "*", *mutation = NULL;
-    int bound = -1, more = 0;
+    int bound = -1, stale = -1, more = 0;
     bool sites = false, last = false;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -169,6 +170,8 @@ int main(int argc, char **argv) {
             glob = value, i++;
         else if (!strcmp(argv[i], "--bound"))
             bound = atoi(value), i++;
+        else if (!strcmp(argv[i], "--stale"))
+            stale = atoi(value), i++;
         else if (!strcmp(argv[i], "--more"))
             more = atoi(value), i++;
         else if (!strcmp(argv[i], "--mutate"))
@@ -189,7 +192,9 @@ int main(int argc, char **argv) {
         if (fnmatch(glob, run->name, 0) == 0) {
             int b = run->bound ? run->bound : DEFAULT_BOUND;
             b = bound >= 0 ? bound : b < 0 ? UNBOUNDED : b + more;
-            fine &= run_case(run, b > UNBOUNDED ? UNBOUNDED : b);
+            int st = run->stale ? run->stale : DEFAULT_STALE;
+            st = stale >= 0 ? stale : b == UNBOUNDED ? UNBOUNDED : st;
+            fine &= run_case(run, b > UNBOUNDED ? UNBOUNDED : b, st);
             if (last)
                 explore_again();
             n++;

@@ -1,0 +1,149 @@
+/* idle.c - sched/idle.c, in the scheduler loop as shipped (proc.c): no G is forgotten while an M
+ * sleeps.
+ *
+ * The Ms run rt_proc_run. A G here is a hog: it computes for ever, outside, so what is queued
+ * behind it must be found by somebody else. A lost wake-up shows at the end, when all Ms that have
+ * no hog sleep: then nothing may be queued. One G may lie in runnext: its maker is taken to park
+ * soon (sysmon looks at the others). */
+#include "machine.h"
+
+#include "base/sys.h"
+#include "sched/poller.h"
+
+#include <gort/time.h>
+
+static uint32_t ran; /* one bit for each G */
+
+static void hog(void *arg) {
+    rt_fetch_add_relaxed(&ran, (uint32_t)(uintptr_t)arg);
+    model_exit();
+}
+
+static void spawn_hog(unsigned i) {
+    model_assert(go_spawn(hog, (void *)(uintptr_t)(1u << 4 * i)) == 0);
+}
+
+static void one_p(void) {
+    machine_with_stacks(1);
+}
+static void two_ps(void) {
+    machine_with_stacks(2);
+}
+static void three_ps(void) {
+    machine_with_stacks(3);
+}
+
+static void m0(void) {
+    machine_run(0);
+}
+static void m1(void) {
+    machine_run(1);
+}
+static void m2(void) {
+    machine_run(2);
+}
+
+/* ---- a G of the own P, pushed to the ring by the next one ------------------------------------ */
+
+static void spawn_two(void) {
+    machine_be(0, &gs[0]);
+    spawn_hog(0);
+    spawn_hog(1);
+}
+static void first_ran(void) {
+    model_assert(ran == 0x1);
+}
+
+/* Two for two: who finds the first wakes the other. */
+static void spawn_three(void) {
+    machine_be(0, &gs[0]);
+    spawn_hog(0);
+    spawn_hog(1);
+    spawn_hog(2);
+}
+static void first_two_ran(void) {
+    model_assert(ran == 0x11);
+}
+
+/* ---- a G from outside ------------------------------------------------------------------------ */
+
+static void foreign_spawn(void) {
+    spawn_hog(0);
+}
+
+/* ---- who finds something wakes the next, although nobody submits any more -------------------- */
+
+static void two_are_queued(void) {
+    machine_with_stacks(3);
+    spawn_two();
+    spawn_hog(2);
+    model_be(NULL);
+}
+
+/* ---- a timer: one of the sleepers keeps the time --------------------------------------------- */
+
+static void sleep_then_hog(void *arg) {
+    model_assert(go_sleep(1000) == 0);
+    hog(arg);
+}
+static void sleeper_is_queued(void) {
+    machine_with_stacks(2);
+    model_clock_moves();
+    machine_be(0, &gs[0]);
+    model_assert(go_spawn(sleep_then_hog, (void *)1) == 0);
+    model_be(NULL);
+}
+
+/* ---- the stop, as end_workers does it -------------------------------------------------------- */
+
+static uint32_t ended;
+
+static void run_to_the_end(void) {
+    machine_run(model_self() - 1);
+    rt_fetch_add_relaxed(&ended, 1);
+}
+static void stop(void) {
+    for (uint32_t i = 0; i < rt.procs; i++)
+        rt_fetch_or(&ps[i].attention, RT_P_STOP);
+    rt_fence_heavy();
+    rt_idle_wake_all();
+}
+static void both_ended(void) {
+    model_assert(ended == 2);
+}
+
+#define ENDS(how) .end = (how), .rest = (how)
+
+const struct model_case model_cases[] = {
+    {.name = "idle.spawn", .init = two_ps, .thread = {spawn_two, m1}, ENDS(first_ran)},
+    {.name = "idle.foreign_one_m", .init = one_p, .thread = {foreign_spawn, m0}, ENDS(first_ran)},
+    {.name = "idle.foreign",
+     .init = two_ps,
+     .thread = {foreign_spawn, m0, m1},
+     ENDS(first_ran),
+     .bound = 1,
+     .stale = 1},
+    {.name = "idle.spawn_three",
+     .init = three_ps,
+     .thread = {spawn_three, m1, m2},
+     ENDS(first_two_ran),
+     .bound = 1,
+     .stale = 1},
+    {.name = "idle.who_finds_wakes",
+     .init = two_are_queued,
+     .thread = {m1, m2},
+     ENDS(first_two_ran),
+     .bound = 2},
+    {.name = "idle.timer",
+     .init = sleeper_is_queued,
+     .thread = {m0, m1},
+     ENDS(first_ran),
+     .bound = 1,
+     .stale = 1},
+    {.name = "idle.stop",
+     .init = two_ps,
+     .thread = {stop, run_to_the_end, run_to_the_end},
+     .end = both_ended,
+     .bound = 1},
+    {0},
+};

@@ -1,0 +1,177 @@
+/* machine.c - see machine.h. */
+#include "machine.h"
+
+#include "sched/g.h"
+#include "sched/stack.h"
+#include "sched/start.h"
+#include "sched/sysmon.h"
+
+#define WEAK __attribute__((weak))
+
+enum { STACKS = 2, GS_PER_P = 4, STACK_BYTES = 16 * 1024 };
+
+struct rt_p ps[PROCS];
+struct rt_m ms[PROCS];
+struct rt_g gs[GS];
+static struct rt_g pool[PROCS][GS_PER_P], foreign_pool[GS_PER_P];
+static unsigned foreign_used;
+
+void machine_init(uint32_t procs) {
+    rt.procs = procs;
+    rt.ps = ps;
+    rt.ms = ms;
+    rt.state = RT_RUNNING;
+    for (unsigned i = 0; i < PROCS; i++) {
+        ps[i].index = ms[i].index = i;
+        ps[i].m = &ms[i];
+        ms[i].p = &ps[i];
+        ps[i].budget = RT_PICKS;
+        ps[i].timer_when = INT64_MAX;
+        ps[i].rng = i + 1;
+        ps[i].slice_ns = 1000 * RT_COARSE_NS; /* each G is worth a wake, and worth stealing */
+        ps[i].looked_at = ps[i].empty_at = model_clock;
+        ps[i].id_next = i * 1000 + 1;
+        ps[i].id_end = i * 1000 + 999;
+        model_ignore(&ps[i].spawned, offsetof(struct rt_p, ring) - offsetof(struct rt_p, spawned));
+    }
+    for (unsigned i = 0; i < GS; i++) {
+        gs[i].limit = gs[i].timer_when = gs[i].wait_deadline = INT64_MAX;
+        gs[i].wait = RT_WAIT_WORD(1, RT_LIVE);
+    }
+    model_gives_up("rt_gate_try");
+    model_gives_up("spin");
+    rt_idle_start();
+}
+
+static void give_gs(struct rt_p *p, struct rt_g *g) {
+    for (unsigned i = 0; i < GS_PER_P; i++) {
+        g[i].limit = g[i].timer_when = g[i].wait_deadline = INT64_MAX;
+        g[i].wait = RT_WAIT_WORD(1, RT_DEAD);
+        if (p)
+            rt_g_free_owner(p, &g[i]);
+    }
+}
+
+void machine_with_stacks(uint32_t procs) {
+    machine_init(procs);
+    rt_g_cache = 100;
+    give_gs(NULL, foreign_pool);
+    for (unsigned i = 0; i < procs; i++) {
+        give_gs(&ps[i], pool[i]);
+        for (unsigned k = 0; k < STACKS; k++) {
+            char *low = model_stack(i * STACKS + k, STACK_BYTES);
+            struct rt_stack *s = (struct rt_stack *)(void *)(low + STACK_BYTES) - 1;
+            *s = (struct rt_stack){.low = low};
+            rt_stack_push_owner(&ps[i], s);
+        }
+    }
+}
+
+void machine_be(unsigned i, struct rt_g *g) {
+    model_be(&ms[i]);
+    ms[i].g = g;
+}
+
+void machine_run(unsigned i) {
+    machine_be(i, NULL);
+    rt_proc_run(&ms[i]);
+}
+
+void make(struct rt_g *g) {
+    model_assert(g->arg == NULL);
+    g->arg = g;
+}
+
+void run(struct rt_g *g) {
+    model_assert(g->arg == g);
+    g->id++;
+}
+
+/* ---- in place of start.c --------------------------------------------------------------------- */
+
+struct rt_sched rt;
+
+WEAK int rt_not_running(void) {
+    return -ENXIO;
+}
+WEAK int rt_foreign_enter(void) {
+    return 0;
+}
+WEAK void rt_foreign_leave(void) {
+}
+
+/* ---- of g.c: nobody needs more than what machine_with_stacks gave out ------------------------ */
+
+WEAK uint32_t rt_g_cache;
+
+WEAK int rt_g_refill_owner(struct rt_p *p) {
+    (void)p;
+    model_fail("the model has too few Gs");
+}
+WEAK void rt_g_trim_owner(struct rt_p *p) {
+    (void)p;
+}
+WEAK struct rt_g *rt_g_get(int *err) {
+    *err = 0;
+    return &foreign_pool[rt_fetch_add(&foreign_used, 1)];
+}
+WEAK void rt_g_put(struct rt_g *g) {
+    (void)g;
+}
+WEAK void rt_g_ids(uint64_t *first, uint64_t *end) {
+    (void)first, (void)end;
+}
+WEAK uint64_t rt_g_one_id(void) {
+    return 5000;
+}
+WEAK void rt_g_each(bool (*fn)(struct rt_g *g, void *arg), void *arg) {
+    (void)fn, (void)arg;
+}
+
+/* ---- of stack.c ------------------------------------------------------------------------------ */
+
+WEAK int rt_stack_class(size_t bytes) {
+    (void)bytes;
+    return 0;
+}
+WEAK struct rt_stack *rt_stack_get(unsigned size_class) {
+    (void)size_class;
+    model_fail("the model has too few stacks");
+}
+WEAK struct rt_stack *rt_stack_get_owner(struct rt_p *p) {
+    (void)p;
+    model_fail("the model has too few stacks");
+}
+WEAK void rt_stack_put(struct rt_stack *s) {
+    (void)s;
+}
+WEAK void rt_stack_trim_owner(struct rt_p *p) {
+    (void)p;
+}
+
+/* ---- of sysmon.c, scope.c, join.c, proc.c ---------------------------------------------------- */
+
+/* Each M asks for sysmon when it comes out of rt_idle_sleep. One that comes out again and again
+ * (there is work, but its P is being visited) does not keep the others from getting on. */
+WEAK uint32_t rt_sysmon_asleep = 1;
+WEAK void rt_sysmon_wake_slow(void) {
+    static unsigned rounds[PROCS];
+    if (++rounds[rt_m()->index] > 1)
+        model_let_others();
+}
+WEAK int rt_cancel_slow(struct rt_g *g) {
+    (void)g;
+    return 0;
+}
+WEAK int rt_cancel_result(struct rt_g *g, int park_result, int64_t own_deadline) {
+    (void)g, (void)own_deadline;
+    return park_result;
+}
+WEAK void rt_task_ended(struct rt_m *m, struct rt_g *g) {
+    (void)m, (void)g;
+}
+WEAK void rt_proc_run(struct rt_m *m) {
+    (void)m;
+}
+WEAK void rt_idle_start(void) {
+}
