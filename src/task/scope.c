@@ -140,7 +140,8 @@ static void mark_late(struct rt_g *g, int64_t now) {
 }
 
 int rt_cancel_slow(struct rt_g *g) {
-    if (rt_cancel_reaches(rt_load_relaxed(&g->attention), g->shields))
+    /* Acquire: who is told of the cancel sees what the canceller did before; rt_cancel_g. */
+    if (rt_cancel_reaches(rt_load_acquire(&g->attention), g->shields))
         return -ECANCELED;
     if (g->limit == INT64_MAX)
         return 0;
