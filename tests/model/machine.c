@@ -87,6 +87,21 @@ void run(struct rt_g *g) {
     g->id++;
 }
 
+/* ---- foreign threads; by --wrap, because the library has theirs in a thread-local variable ----
+ */
+
+struct rt_g *__wrap_rt_foreign_self(void);
+struct rt_g *__wrap_rt_foreign_self(void) {
+    static struct rt_g threads[MODEL_THREADS];
+    struct rt_g *g = &threads[model_self()];
+    if (!(g->flags & RT_G_THREAD)) { /* as in park.c */
+        g->flags = RT_G_THREAD | RT_G_STARTED;
+        g->wait = RT_WAIT_WORD(0, RT_LIVE);
+        g->limit = g->timer_when = g->wait_deadline = INT64_MAX;
+    }
+    return g;
+}
+
 /* ---- in place of start.c --------------------------------------------------------------------- */
 
 struct rt_sched rt;

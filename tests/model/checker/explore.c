@@ -521,7 +521,7 @@ void explore_again(void) {
 /* ---- what the models call -------------------------------------------------------------------- */
 
 unsigned model_self(void) {
-    return (unsigned)C->cur->id;
+    return C->cur ? (unsigned)C->cur->id : 0;
 }
 
 void model_be(void *m) {

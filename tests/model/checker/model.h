@@ -41,7 +41,7 @@ void model_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
             model_fail("%s:%d: not so: %s", __FILE__, __LINE__, #cond); \
     } while (0)
 
-/* Which thread is this, 0..3? */
+/* Which thread is this, 0..3? In `init` it is 0. */
 unsigned model_self(void);
 
 /* Go on when another thread has stored something, or nobody else can go on. For loops that try

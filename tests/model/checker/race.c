@@ -31,7 +31,7 @@ struct granule *race_granule(uintptr_t addr) {
 static void complain(uintptr_t addr, const char *mine, const void *pc, const struct model_site *s,
                      int other, const char *theirs, const void *other_pc,
                      const struct model_site *other_site) {
-    char a[128], b[128];
+    char a[256], b[256];
     model_fail("data race at %p: T%d %s at %s, T%d %s at %s", (void *)addr, C->cur->id, mine,
                place(a, sizeof a, pc, s), other, theirs, place(b, sizeof b, other_pc, other_site));
 }
@@ -42,7 +42,7 @@ static void check_cell(struct cell *c, uintptr_t addr, bool write, const void *p
     int me = C->cur->id;
     const char *mine = s ? "atomic access" : write ? "write" : "read";
     if (c->gone) {
-        char a[128];
+        char a[256];
         model_fail("T%d touches %p, which is gone, at %s", me, (void *)addr,
                    place(a, sizeof a, pc, s));
     }

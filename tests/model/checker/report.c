@@ -27,25 +27,28 @@ static const char usage[] =
 
 /* ---- places and steps ------------------------------------------------------------------------ */
 
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+/* sched/park.c of the shipped files, park.c of the models. */
+static const char *short_name(const char *path) {
+    const char *src = strstr(path, "src/"), *slash = strrchr(path, '/');
+    return src ? src + 4 : slash ? slash + 1 : path;
 }
 
 const char *place(char *buffer, size_t bytes, const void *pc, const struct model_site *s) {
-    char command[128];
+    char command[256];
     if (s) {
-        snprintf(buffer, bytes, "%s:%u", base_name(s->file), s->line);
+        snprintf(buffer, bytes, "%s:%u", short_name(s->file), s->line);
         return buffer;
     }
     snprintf(buffer, bytes, "%p", pc);
     if (!C->trace) /* it is asked again when the fault is shown */
         return buffer;
-    snprintf(command, sizeof command, "addr2line -s -e /proc/%d/exe %p 2>/dev/null", (int)getpid(),
+    snprintf(command, sizeof command, "addr2line -e /proc/%d/exe %p 2>/dev/null", (int)getpid(),
              (void *)((uintptr_t)pc - 1));
     FILE *f = popen(command, "r");
     if (f && fgets(buffer, (int)bytes, f))
         buffer[strcspn(buffer, " \n")] = 0;
+    const char *name = short_name(buffer);
+    memmove(buffer, name, strlen(name) + 1);
     if (f)
         pclose(f);
     return buffer;
@@ -87,9 +90,7 @@ static int parse_order(const char *text) {
 }
 
 static void key_of(const struct model_site *s, char *out, size_t bytes) {
-    const char *file = strstr(s->file, "src/");
-    snprintf(out, bytes, "%s:%u:%s:%s", file ? file : base_name(s->file), s->line, s->name,
-             s->text);
+    snprintf(out, bytes, "%s:%u:%s:%s", short_name(s->file), s->line, s->name, s->text);
 }
 
 /* FILE:LINE:NAME:TEXT=ORDER; the same place may be in several objects, being inline. */
