@@ -1,7 +1,10 @@
 /* machine.c - see machine.h. */
 #include "machine.h"
 
+#include "base/sys.h"
 #include "sched/g.h"
+#include "sched/proc.h"
+#include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/start.h"
 #include "sched/sysmon.h"
@@ -189,4 +192,47 @@ WEAK void rt_proc_run(struct rt_m *m) {
     (void)m;
 }
 WEAK void rt_idle_start(void) {
+}
+
+/* ---- what no model has, and the shipped files know ------------------------------------------- */
+
+WEAK void rt_group_child(struct rt_g *g) {
+    (void)g;
+    model_assert(false);
+}
+WEAK go_group *rt_group_unlink(struct rt_g *g) {
+    (void)g;
+    model_assert(false);
+    return NULL;
+}
+WEAK void rt_group_left(struct rt_m *m, go_group *group) {
+    (void)m, (void)group;
+    model_assert(false);
+}
+WEAK void rt_group_adopt(go_group *group, struct rt_g *g) {
+    (void)group, (void)g;
+    model_assert(false);
+}
+WEAK void rt_local_end(struct rt_g *g) {
+    (void)g;
+    model_assert(false);
+}
+WEAK int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline,
+                                uint32_t bits) {
+    (void)word, (void)expected, (void)deadline, (void)bits;
+    model_assert(false);
+    return 0;
+}
+WEAK void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits) {
+    (void)word, (void)count, (void)bits;
+    model_assert(false);
+}
+WEAK int64_t rt_stack_scavenge(int64_t now) {
+    (void)now;
+    return INT64_MAX;
+}
+WEAK void rt_sem_answer_all(void) {
+}
+WEAK bool rt_sem_waited(void) {
+    return false;
 }
