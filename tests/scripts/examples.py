@@ -57,6 +57,23 @@ def check_async_gather():
     check("async_gather starts A and B, ends B and A, and gives the results of A and B", got == (0, wanted, ""), got)
 
 
+def check_tables():
+    number = r"[\d.]+"
+    status, out, err = run("models")
+    row = rf" +{number} ms +{number} ms +\d+ +{number} MB\n"
+    names = ("N:1, one OS thread", "1:1, pthreads", "M:N, all CPUs")
+    wanted = r"\d+ tasks .*\n\n.*\n" + "".join(re.escape(name) + row for name in names)
+    check("models compares three of them", status == 0 and re.fullmatch(wanted, out), (status, out, err))
+    status, out, err = run("downloads")
+    found = re.findall(rf"^([a-z, ]+?) +{number} ms +(\d+) +{number} MB +(\d+) of 30$", out, re.M)
+    names = [name for name, _, _ in found]
+    good = status == 0 and names == ["one by one", "a thread each", "green threads, ten at a time"]
+    check("downloads compares three ways", good, (status, out, err))
+    check("and no way gets the page that never comes, but others",
+          all(0 < int(pages) < 30 for _, _, pages in found), out)
+    check("one by one needs the fewest threads", good and int(found[0][1]) < int(found[1][1]), out)
+
+
 def check_pipeline():
     wanted = "10000 squares add up to 333383335000\n"
     for procs in ("1", "2", "8"):
@@ -131,7 +148,7 @@ def check_echo():
 
 
 def main():
-    for group in (check_hello, check_async_gather, check_generators, check_pipeline, check_echo):
+    for group in (check_hello, check_async_gather, check_generators, check_tables, check_pipeline, check_echo):
         try:
             group()
         except Exception as e:  # a check that could not be made has failed
