@@ -316,9 +316,9 @@ static void cancel_at_any_moment(enum who who, int rounds) {
 
 Test(shield, holds_off_a_cancel_at_any_moment_until_it_is_left, .timeout = 120) {
     T_EQ(go_start(NULL), 0);
-    cancel_at_any_moment(GREEN, (int)T_SCALE(1500));
-    cancel_at_any_moment(TASK, (int)T_SCALE(1500));
-    cancel_at_any_moment(THREAD, (int)T_SCALE(300));
+    cancel_at_any_moment(GREEN, (int)T_SCALE(500));
+    cancel_at_any_moment(TASK, (int)T_SCALE(500));
+    cancel_at_any_moment(THREAD, (int)T_SCALE(200));
     t_stop();
 }
 
