@@ -109,6 +109,18 @@ static volatile char *guarded(bool light, size_t page) {
     return p;
 }
 
+/* An emulator takes the advice and does nothing; stack.c looks for that at the start, too. */
+static bool light_ones_hold(void) {
+    size_t page = rt_sys_page_size();
+    char *p = rt_sys_map(page);
+    bool light = true;
+    T_ASSERT(p);
+    T_EQ(rt_sys_guard(p, page, &light), 0);
+    bool hold = light && rt_sys_guard_holds(p);
+    rt_sys_unmap(p, page);
+    return hold;
+}
+
 static void write_to(volatile char *p) {
     *p = 1;
 }
@@ -119,7 +131,7 @@ static char read_from(volatile char *p) {
 
 Test(sys, a_guard_kills_whoever_touches_it) {
     size_t page = rt_sys_page_size();
-    for (int light = 0; light < 2; light++) {
+    for (int light = 0; light <= light_ones_hold(); light++) {
         volatile char *p = guarded(light, page);
         T_DIES(SIGSEGV, NULL, write_to(p + page));
         T_DIES(SIGSEGV, NULL, write_to(p + 2 * page - 1));
@@ -133,7 +145,7 @@ Test(sys, a_guard_kills_whoever_touches_it) {
 
 Test(sys, a_guard_stays_when_its_neighbours_are_discarded) {
     size_t page = rt_sys_page_size();
-    for (int light = 0; light < 2; light++) {
+    for (int light = 0; light <= light_ones_hold(); light++) {
         volatile char *p = guarded(light, page);
         rt_sys_discard((void *)p, page);
         rt_sys_discard((void *)(p + 2 * page), page);
@@ -146,7 +158,7 @@ Test(sys, a_guard_stays_when_its_neighbours_are_discarded) {
 /* mlockall(MCL_FUTURE) of the user's makes all memory like this. */
 Test(sys, locked_memory_can_be_guarded) {
     size_t page = rt_sys_page_size();
-    bool light = true;
+    bool light = light_ones_hold();
     char *p = rt_sys_map(2 * page);
     T_ASSERT(p);
     if (mlock(p, 2 * page) != 0)
@@ -159,7 +171,7 @@ Test(sys, locked_memory_can_be_guarded) {
 
 Test(sys, a_guard_over_nothing_is_an_error) {
     size_t page = rt_sys_page_size();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i <= light_ones_hold(); i++) {
         bool light = i;
         char *p = rt_sys_map(page);
         T_ASSERT(p);
