@@ -248,8 +248,8 @@ static struct rt_g *look_around(struct rt_m *m) {
     if (ready.n)
         rt_ready_batch(m, &ready);
     bool others = rt_runq_len_any(p) || p->runnext || m->yielder;
-    /* A batch when more wait there than here; but while timers are due, new Gs that sleep again would
-     * only make all of them later. */
+    /* A batch when more wait there than here; but while timers are due, new Gs that sleep again
+     * would only make all of them later. */
     bool hurry = rt_globq_size() > len && p->timer_when > now;
     return others ? rt_globq_take(p, hurry ? GLOBQ_BATCH : 1) : NULL;
 }
