@@ -361,7 +361,7 @@ Test(sys, one_of_two_fences_sees_the_other) {
     } while (0)
 
 Test(sys, calls_that_fail_leave_errno_alone) {
-    uint32_t word = 0;
+    uint32_t words[2] = {0}, word = 0;
     pthread_t t;
     bool light = true, heavy = false;
     size_t page = rt_sys_page_size();
@@ -374,7 +374,7 @@ Test(sys, calls_that_fail_leave_errno_alone) {
     KEEPS_ERRNO(rt_sys_guard(gone, page, &light));
     KEEPS_ERRNO(rt_sys_guard(gone, page, &heavy));
     KEEPS_ERRNO((rt_sys_discard(gone, page), 0));
-    KEEPS_ERRNO((rt_sys_futex_wake((void *)((char *)&word + 1), 1), 0));
+    KEEPS_ERRNO((rt_sys_futex_wake((void *)((char *)words + 1), 1), 0));
     KEEPS_ERRNO((rt_sys_unmap(gone + 1, 1), 0));
     KEEPS_ERRNO((rt_sys_nap(-1), 0));
 #if !defined(T_ASAN) && !defined(T_TSAN)
