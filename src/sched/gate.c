@@ -25,7 +25,10 @@ void rt_gate_wait(struct rt_m *m) {
 
 bool rt_gate_try(struct rt_m *m) {
     uint32_t open = 0;
-    if (rt_load_relaxed(&m->gate) != 0 || !rt_cas(&m->gate, &open, 1))
+    /* An owner who is inside now may have lost his CPU there, and if not he is about to run what he
+     * has himself: not worth the fence. */
+    if (rt_load_relaxed(&m->in_rt) != 0 || rt_load_relaxed(&m->gate) != 0 ||
+        !rt_cas(&m->gate, &open, 1))
         return false;
     rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
     rt_chaos_delay();

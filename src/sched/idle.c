@@ -1,7 +1,8 @@
 /* idle.c - who sleeps, who searches, who must be woken.
  *
- * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way; only a
- * G in runnext may lie for a tick of sysmon, because its maker is most often about to park.
+ * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way, or one
+ * looks again within AGAIN_NS; only a G in runnext may lie for a tick of sysmon, because its maker
+ * is most often about to park.
  *   submitter: publish G (into its own ring, or the global queue);  light fence;  read the word
  *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue
  * Whoever comes second sees the other. The fence of the submitter is on the path of every spawn and
@@ -19,6 +20,12 @@
  * somebody when it looks around and its queues have not been empty for LAZY_NS. Thieves pass by
  * queues that their owner, who is awake, will have run within STEAL_MIN_NS. Should he get stuck in
  * one G, sysmon notices at the next tick.
+ *
+ * Who finds work, but its owner inside the runtime or a thief at it, cannot have it now, and need
+ * not: the owner is awake, the thief leaves half. Perhaps that thread has just lost its CPU, and
+ * then a search without a pause keeps it from it: 32 of 64 Ms on two cores, in turn at a gate that
+ * one holds who does not run, took ten seconds for what takes milliseconds. So one of them sleeps
+ * AGAIN_NS (as the timekeeper), the others until somebody wakes them.
  *
  * A bit in the mask means: sleeps, or is about to, and nobody has picked it. Whoever clears a bit
  * under the lock owns that wake-up: a waker then wakes it, the sleeper itself then is awake. One of
@@ -41,6 +48,7 @@
 #include "sched/timer.h"
 
 static const int64_t LAZY_NS = 50 * 1000;
+static const int64_t AGAIN_NS = 100 * 1000; /* some wakes, and far less than a tick of sysmon */
 
 struct rt_idle rt_idle;
 
@@ -165,13 +173,22 @@ bool rt_idle_begin_search(struct rt_m *m) {
     return m->searching != 0;
 }
 
-static bool work_anywhere(struct rt_m *m) {
-    if (rt_globq_size() != 0)
-        return true;
-    for (uint32_t i = 0; i < rt.procs; i++)
-        if (rt_runq_worth_stealing_any(&rt.ps[i]))
-            return true;
-    return rt_load_relaxed(&m->p->attention) != 0;
+/* BUSY: there is some, but its owner or a thief is at it right now. */
+enum work { NONE, BUSY, WORK };
+
+static enum work work_anywhere(struct rt_m *m) {
+    enum work found = NONE;
+    if (rt_globq_size() != 0 || rt_load_relaxed(&m->p->attention) != 0)
+        return WORK;
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        struct rt_m *owner = &rt.ms[i];
+        if (!rt_runq_worth_stealing_any(&rt.ps[i]))
+            continue;
+        if (owner == m || rt_load_relaxed(&owner->in_rt) + rt_load_relaxed(&owner->gate) == 0)
+            return WORK;
+        found = BUSY;
+    }
+    return found;
 }
 
 void rt_idle_found(struct rt_m *m) {
@@ -186,16 +203,14 @@ void rt_idle_found(struct rt_m *m) {
     if (!last || !sleepers)
         return;
     rt_fence_heavy(); /* the count, then the look: a submitter that saw us search did not wake */
-    if (work_anywhere(m))
+    if (work_anywhere(m) != NONE)
         rt_idle_wake();
 }
 
-/* Under the lock: how long may m sleep? */
-static int64_t keep_time(struct rt_m *m) {
-    int64_t when = rt_timer_earliest_any();
+/* Under the lock: how long may m sleep if it has to look again then? */
+static int64_t keep_time(struct rt_m *m, int64_t when, int64_t now) {
     if (when >= rt_idle.keeper_when)
         return -1;
-    int64_t now = rt_sys_now();
     rt_idle.keeper = m->index + 1;
     rt_idle.keeper_when = when;
     return when > now ? when - now : 0;
@@ -204,11 +219,12 @@ static int64_t keep_time(struct rt_m *m) {
 void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
     rt_store_release(&m->sleep, mode); /* pairs with the acquire in wake_m, through the lock */
+    int64_t now = rt_sys_now();
     rt_lock(&rt_idle.lock);
     rt_idle.mask[m->index / 64] |= UINT64_C(1) << (m->index % 64);
     add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
     m->searching = 0;
-    int64_t timeout = keep_time(m);
+    int64_t timeout = keep_time(m, rt_timer_earliest_any(), now);
     bool others_awake = rt_idle_count(rt_idle.word) < rt.procs;
     rt_unlock(&rt_idle.lock);
 
@@ -218,9 +234,13 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     else
         rt_fence_full();
     bool woken = false;
-    if (timeout == 0 || work_anywhere(m)) {
+    enum work work = timeout == 0 ? WORK : work_anywhere(m);
+    if (work != NONE) {
         rt_lock(&rt_idle.lock);
-        woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
+        if (work == WORK)
+            woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
+        else if (now + AGAIN_NS < rt_idle.keeper_when)
+            timeout = keep_time(m, now + AGAIN_NS, now);
         rt_unlock(&rt_idle.lock);
     }
     rt_chaos_delay(); /* looked, not asleep */

@@ -155,6 +155,7 @@ struct thread {
     uintptr_t futex;
     unsigned queued; /* order in which they went to sleep */
     bool timed, timed_out;
+    unsigned turn, late_turn; /* when it was last chosen; and when it last timed out */
     void *tls; /* what rt_tls_m is while it runs */
 };
 
@@ -186,6 +187,7 @@ struct checker {
     char g_stacks[8 * 16384] __attribute__((aligned(16384)));
     enum outcome outcome;
     char text[512];               /* of the failure */
+    unsigned turns;               /* choices of a thread so far */
     unsigned switched;            /* the step at which the current thread went on */
     unsigned steps, steps_before; /* of this execution, and of the one that is shown */
 

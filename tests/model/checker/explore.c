@@ -141,6 +141,8 @@ static void visited_grow(void) {
     munmap(old, cap * sizeof *old);
 }
 
+static bool may_time_out(const struct thread *t);
+
 static uint64_t state_hash(const struct thread *goes_on) {
     uint64_t h = C->locs_hash + C->sc_hash + mix(C->heavy_hash, 5);
     for (unsigned i = 0; i < C->nthreads; i++) {
@@ -151,7 +153,7 @@ static uint64_t state_hash(const struct thread *goes_on) {
             for (unsigned j = 0; j < C->nthreads; j++)
                 before += C->threads[j].status == SLEEPING && C->threads[j].futex == t->futex &&
                           C->threads[j].queued < t->queued;
-            th = mix(th, before);
+            th = mix(th, before << 1 | may_time_out(t));
         }
         h += th;
     }
@@ -238,6 +240,16 @@ static __attribute__((noreturn)) void stuck(void) {
     model_fail("deadlock:%s, and nobody else runs", who);
 }
 
+/* A sleep may be over at any time, but not again and again while somebody else could run. */
+static bool may_time_out(const struct thread *t) {
+    if (t->status != SLEEPING || !t->timed)
+        return false;
+    for (unsigned i = 0; t->late_turn != 0 && i < C->nthreads; i++)
+        if (runnable(&C->threads[i]) && C->threads[i].turn < t->late_turn)
+            return false;
+    return true;
+}
+
 static unsigned alternatives(const struct thread *me, bool goes_on, uint8_t *alt) {
     unsigned n = 0;
     if (goes_on)
@@ -250,7 +262,7 @@ static unsigned alternatives(const struct thread *me, bool goes_on, uint8_t *alt
             continue;
         if (runnable(t))
             alt[n++] = (uint8_t)i;
-        else if (t->status == SLEEPING && t->timed)
+        else if (may_time_out(t))
             alt[n++] = (uint8_t)(i | TIMES_OUT);
     }
     for (unsigned i = 0; n == 0 && i < C->nthreads; i++)
@@ -299,7 +311,9 @@ static struct thread *pick(void) {
         C->left--;
     if (t != me)
         C->switched = C->steps;
+    t->turn = ++C->turns;
     if (to & TIMES_OUT) {
+        t->late_turn = t->turn;
         t->timed_out = true;
         t->status = READY;
     }
@@ -447,7 +461,7 @@ static void prepare(const struct model_case *run) {
     memcpy(__data_start, image, (size_t)(_end - __data_start));
     memory_reset();
     race_reset();
-    C->switched = C->stores = C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
+    C->switched = C->turns = C->stores = C->nchoices = C->steps = C->nsleeps = C->nthreads = 0;
     C->nignored = C->ngive_up = 0;
     C->spurious = 0;
     C->clock_moves = false;
