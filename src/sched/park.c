@@ -223,7 +223,7 @@ void rt_ready(struct rt_g *g) {
     rt_fetch_sub(&rt.foreign, 1);
 }
 
-void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
+void rt_ready_all_in(struct rt_m *m, struct rt_glist *l) {
     for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;) {
         if (g->flags & RT_G_THREAD)
             thread_ready(g);
@@ -232,6 +232,17 @@ void rt_ready_batch(struct rt_m *m, struct rt_glist *l) {
     }
     if (rt_runq_len_any(m->p) + (m->p->runnext != NULL) > 1)
         rt_idle_wake_for(m->p);
+}
+
+void rt_ready_all(struct rt_glist *l) {
+    struct rt_m *m = l->n > 1 ? rt_enter() : NULL;
+    if (m) {
+        rt_ready_all_in(m, l);
+        rt_gate_leave(m);
+        return;
+    }
+    for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;)
+        rt_ready(g);
 }
 
 /* ---- calls that only yield ------------------------------------------------------------------- */
@@ -260,16 +271,8 @@ void go_yield(void) {
 }
 
 static __attribute__((noinline)) void slice_over(struct rt_m *m) {
-    if (m->g->nopreempt != 0)
-        return;
-    rt_gate_enter(m);
-    struct rt_g *next = m->p->runnext;
-    if (next) { /* it inherits no slice that is over, but it comes before us */
-        rt_store_relaxed(&m->p->runnext, NULL);
-        rt_runq_push_owner(m->p, next);
-    }
-    rt_gate_leave(m);
-    go_yield();
+    if (m->g->nopreempt == 0)
+        go_yield();
 }
 
 void go_checkpoint(void) {

@@ -84,8 +84,9 @@ static inline bool rt_cancel_claim(struct rt_g *g) {
 void rt_ready(struct rt_g *g);
 /* The same on m's own thread inside the runtime. */
 void rt_ready_in(struct rt_m *m, struct rt_g *g);
-/* A whole batch, with at most one wake; inside the runtime. Empties l. */
-void rt_ready_batch(struct rt_m *m, struct rt_glist *l);
+/* Many: as rt_ready, but behind one another in the queue, with at most one wake. Empties l. */
+void rt_ready_all(struct rt_glist *l);
+void rt_ready_all_in(struct rt_m *m, struct rt_glist *l);
 
 /* What a cancellable call must ask on entry: 0, -ECANCELED or -ETIMEDOUT (which it marks in the
  * scopes that are late, so that their leave reports it). */

@@ -201,7 +201,7 @@ static struct rt_g *steal(struct rt_m *m) {
             struct rt_glist ready = {0};
             rt_timer_run(p, victim, now, &ready, TIMERS_BATCH);
             struct rt_g *g = rt_glist_pop(&ready);
-            rt_ready_batch(m, &ready);
+            rt_ready_all_in(m, &ready);
             if (g)
                 return g;
         }
@@ -246,7 +246,7 @@ static struct rt_g *look_around(struct rt_m *m) {
         }
     }
     if (ready.n)
-        rt_ready_batch(m, &ready);
+        rt_ready_all_in(m, &ready);
     bool others = rt_runq_len_any(p) || p->runnext || m->yielder;
     /* A batch when more wait there than here; but while timers are due, new Gs that sleep again
      * would only make all of them later. */
@@ -268,7 +268,7 @@ static struct rt_g *poll_hungry(struct rt_m *m) {
         rt_ready_in(m, g);
         g = NULL;
     }
-    rt_ready_batch(m, &ready);
+    rt_ready_all_in(m, &ready);
     return g;
 }
 
@@ -299,7 +299,7 @@ static struct rt_g *find_runnable(struct rt_m *m) {
             struct rt_glist ready = {0};
             rt_idle_sleep(m, &ready);
             rt_bump(&p->polls);
-            rt_ready_batch(m, &ready);
+            rt_ready_all_in(m, &ready);
         }
     }
     rt_idle_found(m);

@@ -9,6 +9,7 @@
  * the timer into; it takes that of some P, behind its gate, as thieves do. */
 #include "sched/spawn.h"
 
+#include "base/check.h"
 #include "base/sys.h"
 #include "sched/g.h"
 #include "sched/gate.h"
@@ -304,9 +305,7 @@ int go_sleep(int64_t ns) {
         go_yield();
         return 0;
     }
-    int64_t until;
-    if (__builtin_add_overflow(rt_sys_now(), ns, &until))
-        until = INT64_MAX;
+    int64_t until = rt_time_add(rt_sys_now(), ns);
     int64_t deadline = until < g->limit ? until : g->limit;
     int r = rt_park(g, NULL, RT_WAITING, deadline, RT_WHY_SLEEP);
     if (r == -ETIMEDOUT && deadline == until)

@@ -30,7 +30,7 @@ static void complete(go_barrier *b, struct rt_lot *lot) {
     }
     b->rt_arrived = 0;
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }
 
 int go_barrier_wait(go_barrier *b) {

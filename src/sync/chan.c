@@ -180,8 +180,7 @@ int go_chan_close(go_chan *c) {
         rt_glist_push(&gone, w->g);
     rt_chan_changed(c);
     rt_unlock(&c->lock);
-    for (struct rt_g *g; (g = rt_glist_pop(&gone)) != NULL;)
-        rt_ready(g);
+    rt_ready_all(&gone);
     return 0;
 }
 

@@ -120,5 +120,5 @@ void go_cond_broadcast(go_cond *c) {
             rt_glist_push(&gone, g);
     }
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }

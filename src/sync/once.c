@@ -26,7 +26,7 @@ static void finish(go_once *o, struct rt_lot *lot, struct rt_waiter *runner) {
     }
     rt_store_release(&o->rt_state, DONE); /* the last touch; pairs with the acquire in do */
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }
 
 static __attribute__((noinline)) void do_slow(go_once *o, void (*fn)(void)) {

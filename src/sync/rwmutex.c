@@ -138,7 +138,7 @@ static void leave(go_rwmutex *rw, struct rt_lot *lot, uint32_t state, struct rt_
         state |= QUEUED;
     rt_store_release(&rw->rt_state, state); /* pairs with the acquiring CASes */
     rt_unlock(&lot->lock);
-    rt_lot_ready(gone);
+    rt_ready_all(gone);
 }
 
 /* ---- readers --------------------------------------------------------------------------------- */

@@ -118,7 +118,7 @@ static void answer(void *arg) {
         give(rt_container_of(n, struct waiter, first)->sem, lot, 0, &gone);
     }
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }
 
 void rt_sem_answer_all(void) {
@@ -212,7 +212,7 @@ static __attribute__((noinline)) void release_slow(go_sem *s) {
     rt_lock(&lot->lock);
     give(s, lot, 1, &gone);
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }
 
 /* Count one unit. True: somebody waits. */

@@ -45,7 +45,7 @@ static __attribute__((noinline)) void add_locked(go_waitgroup *wg, int n) {
         rt_fetch_and(&wg->rt_count, ~WAITED); /* the last touch */
     }
     rt_unlock(&lot->lock);
-    rt_lot_ready(&gone);
+    rt_ready_all(&gone);
 }
 
 /* Under the lot's lock: set or clear WAITED while the count is not 0. False: it is 0. */

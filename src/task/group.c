@@ -126,17 +126,6 @@ void rt_group_left(struct rt_m *m, go_group *group) {
 
 /* ---- telling them ---------------------------------------------------------------------------- */
 
-static void ready_all(struct rt_glist *l) {
-    struct rt_m *m = rt_enter();
-    if (m) {
-        rt_ready_batch(m, l);
-        rt_gate_leave(m);
-        return;
-    }
-    for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;)
-        rt_ready(g);
-}
-
 /* A batch of children, from rt_cursor on. True: there are more. */
 static bool go_on(go_group *group, bool claim) {
     struct rt_glist woken = {0};
@@ -152,7 +141,7 @@ static bool go_on(go_group *group, bool claim) {
     bool more = group->rt_cursor != NULL;
     rt_unlock(&group->rt_lock);
     rt_chaos_delay(); /* the child at the cursor may end */
-    ready_all(&woken);
+    rt_ready_all(&woken);
     return more;
 }
 
