@@ -11,6 +11,9 @@
 
 #include <stddef.h>
 
+#define rt_container_of(ptr, type, member) \
+    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 struct rt_node {
     struct rt_node *next, *prev; /* next == NULL: on no queue */
 };

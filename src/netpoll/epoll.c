@@ -125,7 +125,7 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
     rt_lock(&s->lock);
     if (s->gen == (uint32_t)(e->data.u64 >> 32)) {
         rt_fd_event(s, dirs, (e->events & (both | EPOLLRDHUP | EPOLLPRI)) != 0, ready);
-        if (!(s->flags & RT_FD_OURS) && !rt_fd_waiters_empty(s) && arm_once(s, fd) != 0)
+        if (!(s->flags & RT_FD_OURS) && s->waiters && arm_once(s, fd) != 0)
             rt_fd_event(s, ~0u, false, ready); /* let them find out for themselves */
     }
     rt_unlock(&s->lock);

@@ -125,10 +125,9 @@ void rt_fd_end_slow(void) {
 unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n) {
     unsigned mask = 0;
     *n = 0;
-    if (rt_fd_waiters_empty(s))
-        return 0;
-    for (const struct rt_list *l = s->waiters.next; l != &s->waiters; l = l->next) {
-        const struct rt_fd_waiter *w = rt_container_of(l, const struct rt_fd_waiter, link);
+    const struct rt_node *first = s->waiters, *next = first;
+    for (; next; next = next->next != first ? next->next : NULL) {
+        const struct rt_fd_waiter *w = rt_container_of(next, const struct rt_fd_waiter, node);
         if (rt_fd_dirs(w->mask) & dirs) {
             mask |= w->mask;
             ++*n;
@@ -178,12 +177,10 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         return 0;
     }
     struct rt_fd_waiter w = {.g = g, .seq = rt_park_seq(g), .mask = mask};
-    if (rt_unlikely(!s->waiters.next))
-        rt_list_init(&s->waiters);
-    rt_list_push_back(&s->waiters, &w.link);
+    rt_queue_push(&s->waiters, &w.node);
     int err = rt_fd_engine->arm(s, op->fd);
     if (rt_unlikely(err != 0)) {
-        rt_list_remove(&w.link);
+        rt_queue_remove(&s->waiters, &w.node);
         rt_unlock(&s->lock);
         if (err != RT_FD_ALWAYS && err != -EAGAIN)
             return err;
@@ -195,8 +192,8 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
     if (rt_likely(r == 0))
         return rt_unlikely(rt_load_acquire(&s->gen) != op->gen) ? -EBADF : 0; /* see reset */
     rt_lock(&s->lock);
-    if (w.link.next)
-        rt_list_remove(&w.link);
+    if (w.node.next)
+        rt_queue_remove(&s->waiters, &w.node);
     rt_unlock(&s->lock);
     return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
 }
@@ -209,20 +206,18 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
     return err;
 }
 
-static void claim_all(struct rt_fd *s, unsigned dirs, int result, struct rt_glist *out) {
-    if (rt_fd_waiters_empty(s))
-        return;
-    struct rt_list *l = s->waiters.next;
-    while (l != &s->waiters) {
-        struct rt_fd_waiter *w = rt_container_of(l, struct rt_fd_waiter, link);
-        l = l->next;
-        if (!(rt_fd_dirs(w->mask) & dirs))
-            continue;
-        struct rt_g *g = w->g;
-        uint64_t seq = w->seq;
-        rt_list_remove(&w->link);
-        if (rt_claim(g, seq, result)) /* else cancelled or late: it sees that it is off the list */
-            rt_glist_push(out, g);
+/* The waiters of these directions; of them those whose G has these flags. The others keep their
+ * order. */
+static void claim(struct rt_fd *s, unsigned dirs, uint32_t flags, int result,
+                  struct rt_glist *out) {
+    void *all = s->waiters;
+    s->waiters = NULL;
+    for (struct rt_node *n; (n = rt_queue_pop(&all)) != NULL;) {
+        struct rt_fd_waiter *w = rt_container_of(n, struct rt_fd_waiter, node);
+        if (!(rt_fd_dirs(w->mask) & dirs) || (w->g->flags & flags) != flags)
+            rt_queue_push(&s->waiters, n);
+        else if (rt_claim(w->g, w->seq, result)) /* else cancelled, and it sees that it is off */
+            rt_glist_push(out, w->g);
     }
 }
 
@@ -232,7 +227,7 @@ void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *rea
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (dirs & 1u << dir)
             rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
-    claim_all(s, dirs, 0, ready);
+    claim(s, dirs, 0, 0, ready);
 }
 
 uint64_t rt_fd_waits(void) {
@@ -255,15 +250,10 @@ void rt_fd_kick(struct rt_m *m) {
 
 /* ---- the end of a descriptor ----------------------------------------------------------------- */
 
-static void ready_all(struct rt_glist *l) {
-    for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;)
-        rt_ready(g);
-}
-
 /* Lock held. Everything that is known of the descriptor is void. */
 static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
     rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin, rt_fd_wait */
-    claim_all(s, ~0u, -EBADF, out);
+    claim(s, ~0u, 0, -EBADF, out);
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
     rt_store_relaxed(&s->kind, RT_KIND_SOCKET);
@@ -293,7 +283,7 @@ int rt_fd_adopt(int fd, unsigned flags) {
     reset(s, fd, &woken);
     rt_store_relaxed(&s->flags, (uint16_t)flags);
     rt_unlock(&s->lock);
-    ready_all(&woken);
+    rt_ready_all(&woken);
     return 0;
 }
 
@@ -305,7 +295,7 @@ void rt_fd_forget(int fd) {
     lock_unless_closing(s);
     reset(s, fd, &woken);
     rt_unlock(&s->lock);
-    ready_all(&woken);
+    rt_ready_all(&woken);
 }
 
 int rt_fd_close(int fd) {
@@ -318,7 +308,7 @@ int rt_fd_close(int fd) {
     uint32_t gen = s->gen;
     rt_store_relaxed(&s->flags, RT_FD_CLOSING);
     rt_unlock(&s->lock);
-    ready_all(&woken);
+    rt_ready_all(&woken);
     rt_chaos_delay(); /* the waiters know, the number is still open */
     int err = rt_sys_close(fd);
     rt_chaos_delay(); /* the number may be somebody else's */
@@ -331,31 +321,17 @@ int rt_fd_close(int fd) {
 
 /* ---- the stop -------------------------------------------------------------------------------- */
 
-static void evict(struct rt_fd *s, struct rt_glist *out) {
-    rt_lock(&s->lock);
-    struct rt_list *l = s->waiters.next;
-    while (l && l != &s->waiters) {
-        struct rt_fd_waiter *w = rt_container_of(l, struct rt_fd_waiter, link);
-        l = l->next;
-        if (!(w->g->flags & RT_G_THREAD))
-            continue;
-        struct rt_g *g = w->g;
-        uint64_t seq = w->seq;
-        rt_list_remove(&w->link);
-        if (rt_claim(g, seq, -ECANCELED))
-            rt_glist_push(out, g);
-    }
-    rt_unlock(&s->lock);
-}
-
 void rt_fd_evict_foreign(void) {
     struct rt_glist woken = {0};
     if (rt_load_relaxed(&foreign_count.begun) == rt_load_relaxed(&foreign_count.ended))
         return;
     for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
         struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */
-        for (size_t j = 0; chunk && j < RT_FD_CHUNK; j++)
-            evict(&chunk[j], &woken);
+        for (struct rt_fd *s = chunk; s && s < chunk + RT_FD_CHUNK; s++) {
+            rt_lock(&s->lock);
+            claim(s, ~0u, RT_G_THREAD, -ECANCELED, &woken);
+            rt_unlock(&s->lock);
+        }
     }
-    ready_all(&woken);
+    rt_ready_all(&woken);
 }

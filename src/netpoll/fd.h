@@ -5,7 +5,7 @@
 #ifndef RT_FD_H
 #define RT_FD_H
 
-#include "base/list.h"
+#include "base/queue.h"
 #include "sched/park.h"
 #include "sched/poller.h"
 #include "sched/sched.h"
@@ -48,12 +48,12 @@ struct rt_fd {
     uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing; a hint, any thread */
     uint16_t flags;
     uint8_t kind;     /* enum rt_fd_kind; a hint, any thread */
-    struct rt_list waiters; /* struct rt_fd_waiter; all zero before the first */
+    void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
-};
+} __attribute__((aligned(RT_CACHE_LINE)));
 
 struct rt_fd_waiter {
-    struct rt_list link;
+    struct rt_node node;
     struct rt_g *g;
     uint64_t seq;
     unsigned mask;
@@ -157,10 +157,6 @@ void rt_fd_forget(int fd);
 int rt_fd_close(int fd);
 
 /* ---- for the engines ------------------------------------------------------------------------- */
-
-static inline bool rt_fd_waiters_empty(const struct rt_fd *s) {
-    return !s->waiters.next || rt_list_empty(&s->waiters);
-}
 
 /* Bits 1 << RT_IN, 1 << RT_OUT. */
 static inline unsigned rt_fd_dirs(unsigned mask) {

@@ -27,7 +27,6 @@
 
 #include "arch/arch.h"
 #include "base/atomic.h"
-#include "base/list.h"
 #include "base/san.h"
 
 #include <gort/scope.h>

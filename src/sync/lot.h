@@ -18,7 +18,6 @@
 #ifndef RT_LOT_H
 #define RT_LOT_H
 
-#include "base/list.h"
 #include "base/lock.h"
 #include "base/queue.h"
 #include "sched/park.h"
@@ -59,8 +58,5 @@ static inline struct rt_waiter *rt_waiter_first(void *head) {
 static inline struct rt_waiter *rt_waiter_pop(void **head) {
     return rt_waiter_first(rt_queue_pop(head));
 }
-
-/* Make all of them ready. The objects that they waited for may be gone. */
-void rt_lot_ready(struct rt_glist *gone);
 
 #endif

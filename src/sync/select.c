@@ -36,6 +36,7 @@
  * channels come in the order of their addresses, as they often do. */
 #include "base/chaos.h"
 #include "base/check.h"
+#include "base/queue.h"
 #include "base/random.h"
 #include "base/sys.h"
 #include "sync/chan.h"

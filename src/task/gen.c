@@ -20,7 +20,7 @@
  * runs it. A consumer exchanges it for RUNNING: whoever finds RUNNING there came second, or from
  * inside. The generator gives it back when its registers are saved, by the release in
  * rt_arch_swap_out, which pairs with the next exchange. Tried: a plain load and store instead of
- * the exchange is no faster on Zen 4, and misses races. */
+ * the exchange is no faster on Zen 3, and misses races. */
 #include "base/log.h"
 #include "sched/g.h"
 #include "sched/gate.h"

@@ -13,14 +13,17 @@
  * (rt_cancel_reaches). A canceller does not ask whether there is a shield, and a shield that comes
  * or goes changes g->shields alone, by a plain store: what it held off is there again.
  *
- *   canceller: state = cancelled; raise attention;   heavy fence;  word WAITING, and it reaches g
- *                                                                  inside its shields? claim, ready
- *   parker:    word = WAITING (in the commit);       light fence;  it reaches g? claim itself,
- * ready leaver of a cancelled scope:  clear the level;  walk the rest of the chain: raise it again
- * to the first cancelled one Both that raise and that clear are read-modify-writes of one word. So
- * if a clear undoes the raise of a canceller, it has read it, and the walk sees the state that was
- * set before it. If not, the raise comes later and stays. Who has not been cancelled has raised
- * nothing: no walk.
+ *   canceller                 parker                       leaver of a cancelled scope
+ *     state = cancelled         word = WAITING (commit)      clear the level in attention
+ *     raise attention           light fence                  walk the rest of the chain: raise
+ *     heavy fence               attention reaches it?          it to the first cancelled one
+ *     word WAITING, and           claim itself, ready
+ *     attention reaches it?
+ *       claim, ready
+ *
+ * That raise and that clear are read-modify-writes of one word. So if a clear undoes the raise of a
+ * canceller, it has read it, and the walk sees the state that was set before it. If not, the raise
+ * comes later and stays. Who has not been cancelled has raised nothing: no walk.
  *
  * g->shields may change while a canceller looks at it, and then its claim fails: the sequence
  * number of the wait word is another one in each park. The cancel of a whole G (go_task_cancel,

@@ -1,7 +1,6 @@
 /* queue.h - a queue whose head is one pointer. */
 #include "gotest.h"
 
-#include "base/list.h"
 #include "base/queue.h"
 
 struct item {

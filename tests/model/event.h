@@ -5,11 +5,11 @@
 
 #include "machine.h"
 
-#include "base/list.h"
 #include "base/lock.h"
+#include "base/queue.h"
 
 struct waiter {
-    struct rt_list link;
+    struct rt_node node;
     struct rt_g *g;
     uint64_t seq;
 };
@@ -17,7 +17,7 @@ struct waiter {
 struct event {
     uint32_t lock;
     bool set;
-    struct rt_list waiters;
+    void *waiters;
     int message; /* plain: what the setter leaves */
 };
 
@@ -33,13 +33,13 @@ static inline int event_wait(struct event *e, enum rt_g_state state, int64_t dea
         return 0;
     }
     struct waiter w = {.g = g, .seq = rt_park_seq(g)};
-    rt_list_push_back(&e->waiters, &w.link);
+    rt_queue_push(&e->waiters, &w.node);
     r = rt_park(g, &e->lock, state, deadline < g->limit ? deadline : g->limit, RT_WHY_OTHER);
     if (r == 0)
         return 0;
     rt_lock(&e->lock);
-    if (w.link.next)
-        rt_list_remove(&w.link);
+    if (w.node.next)
+        rt_queue_remove(&e->waiters, &w.node);
     rt_unlock(&e->lock);
     return rt_cancel_result(g, r, deadline);
 }
@@ -49,8 +49,8 @@ static inline void event_set(struct event *e) {
     struct rt_g *g = NULL;
     rt_lock(&e->lock);
     e->message = 1;
-    for (struct rt_list *l; !g && (l = rt_list_pop_front(&e->waiters)) != NULL;) {
-        struct waiter *w = rt_container_of(l, struct waiter, link);
+    for (struct rt_node *n; !g && (n = rt_queue_pop(&e->waiters)) != NULL;) {
+        struct waiter *w = rt_container_of(n, struct waiter, node);
         g = rt_claim(w->g, w->seq, 0) ? w->g : NULL;
     }
     e->set = !g;

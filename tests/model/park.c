@@ -53,7 +53,7 @@ static void leave_and_wait(void *arg) {
 static void prepare(int64_t deadline, enum rt_g_state state, int times, bool scoped) {
     machine_with_stacks(2);
     rt.procs = 1;
-    rt_list_init(&event.waiters);
+    event.waiters = NULL;
     how.deadline = deadline;
     how.state = state;
     how.times = times;
@@ -164,7 +164,7 @@ static void two_ms(void) {
 
 static void all_returned(void) {
     model_assert(waited == how.times);
-    model_assert(rt_list_empty(&event.waiters));
+    model_assert(event.waiters == NULL);
 }
 static void all_woken(void) {
     all_returned();

@@ -22,9 +22,4 @@ rt_arch_entry:
         .cfi_endproc
         .size   rt_arch_entry, .-rt_arch_entry
 
-        .section .note.gnu.property, "a"
-        .p2align 3
-        .long   4, 16, 5
-        .asciz  "GNU"
-        .long   0xc0000000, 4, 1, 0     // BTI
-        .section .note.GNU-stack, "", %progbits
+#include "notes.inc"

@@ -67,9 +67,4 @@ rt_arch_swap_out:
         .size   rt_arch_swap_in, .-rt_arch_swap_in
         .size   rt_arch_swap_out, .-rt_arch_swap_out
 
-        .section .note.gnu.property, "a"
-        .p2align 3
-        .long   4, 16, 5
-        .asciz  "GNU"
-        .long   0xc0000000, 4, 1, 0     // BTI
-        .section .note.GNU-stack, "", %progbits
+#include "notes.inc"

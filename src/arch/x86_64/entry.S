@@ -27,9 +27,4 @@ rt_arch_entry:
         .size   rt_arch_entry, .-rt_arch_entry
 
 /* Indirect-branch tracking is supported; shadow stacks are not, so that bit stays clear. */
-        .section .note.gnu.property, "a"
-        .p2align 3
-        .long   4, 16, 5
-        .asciz  "GNU"
-        .long   0xc0000002, 4, 1, 0
-        .section .note.GNU-stack, "", @progbits
+#include "notes.inc"

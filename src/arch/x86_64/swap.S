@@ -14,7 +14,7 @@
  * carried value is the result; it stays in rdx for rt_arch_entry. The return is a jump: see arch.h;
  * notrack, because a return address is no landing pad. Two copies, because each then has a jump of
  * its own, which a loop on either side sends to one place again and again: a single jump that goes
- * to two places by turns costs 2.3 ns more (Zen 4). */
+ * to two places by turns costs 2.3 ns more (Zen 3). */
         .text
         .macro  swap name
         .globl  \name
@@ -75,9 +75,4 @@
         swap    rt_arch_swap_in
         swap    rt_arch_swap_out
 
-        .section .note.gnu.property, "a"
-        .p2align 3
-        .long   4, 16, 5
-        .asciz  "GNU"
-        .long   0xc0000002, 4, 1, 0
-        .section .note.GNU-stack, "", @progbits
+#include "notes.inc"
