@@ -58,7 +58,7 @@ static inline void rt_runq_push_ring_owner(struct rt_p *p, struct rt_g *g) {
 
 /* To the end of its queue. */
 static inline void rt_runq_push_owner(struct rt_p *p, struct rt_g *g) {
-    if (g->flags & (RT_G_STARTED | RT_G_TIMED)) {
+    if (g->flags & (RT_G_STARTED | RT_G_WAITED)) {
         rt_runq_push_ring_owner(p, g);
         return;
     }
@@ -71,7 +71,7 @@ static inline void rt_runq_push_owner(struct rt_p *p, struct rt_g *g) {
 /* The next of a batch that came from elsewhere, oldest first; there is room. Its first fresh one is
  * the first that is taken, once what is newer here has run. */
 static inline void rt_runq_push_batch_owner(struct rt_p *p, struct rt_g *g) {
-    if (g->flags & (RT_G_STARTED | RT_G_TIMED)) {
+    if (g->flags & (RT_G_STARTED | RT_G_WAITED)) {
         rt_runq_push_ring_owner(p, g);
         return;
     }

@@ -77,7 +77,7 @@ enum {
     RT_G_TASK = 1,    /* somebody will join it */
     RT_G_THREAD = 2,  /* stands for a foreign thread */
     RT_G_STARTED = 4, /* has a context to switch to; owner only */
-    RT_G_TIMED = 8,   /* waited before its start (rt_spawn_at): queued as one that has started */
+    RT_G_WAITED = 8,  /* waits before its start (spawn.c): queued as one that has started */
     RT_G_CHILD = 16,  /* belongs to g->group, which waits for it */
 };
 
@@ -108,28 +108,33 @@ struct rt_g {
     int32_t wake_result;    /* what the claimer says: 0 or -errno */
     uint32_t park_extra;    /* what else the commit has to do, see park.c; owner */
     const char *name;
-    /* Line 2: timers, tasks. */
+    /* Line 2: timers; tasks and children of groups, or what is waited for before the first run. */
     int64_t timer_when;     /* when the live timer entry fires; INT64_MAX: none */
     int64_t wait_deadline;  /* of the current park; read by the timer */
     uint32_t timer_gen;     /* entries of another generation are dead */
-    uint32_t task_lock;
-    union {
-        uint64_t joiner_seq;  /* a task */
-        struct rt_g *sibling; /* RT_G_CHILD: among the children of group, under its lock */
-    };
-    struct rt_g *joiner;    /* under task_lock; the G to claim with joiner_seq */
-    union {
-        void *result;         /* a task */
-        struct rt_g *elder_sibling;
-    };
-    struct rt_g *in_place;  /* the task that it joins on its own stack; owner writes */
-    uint32_t task_done;     /* under task_lock */
     uint32_t timer_p;       /* index of the P in whose heap the newest entry is */
-    /* Line 3: foreign threads, selects, shields, groups, locals. */
-    struct rt_bell *bell;   /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
+    uint32_t task_lock;
+    uint32_t task_done;     /* under task_lock */
+    union {
+        struct {
+            union {
+                uint64_t joiner_seq;  /* a task */
+                struct rt_g *sibling; /* RT_G_CHILD: among the children of group, under its lock */
+            };
+            struct rt_g *joiner; /* under task_lock; the G to claim with joiner_seq */
+            union {
+                void *result;         /* a task's; of go_spawn_when: its go_when_result */
+                struct rt_g *elder_sibling;
+            };
+            struct rt_g *in_place; /* the task that it joins on its own stack; owner writes */
+            /* Line 3: foreign threads, selects, locals, groups, shields. */
+            struct rt_bell *bell; /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
+            struct rt_locks *park_locks; /* released by the commit, if park_extra says so; owner */
+            uint64_t random;      /* chooses among the cases; 0: not seeded yet; owner */
+        };
+        uint64_t before[7]; /* until its first run, which leaves zeros; see io/when.c */
+    };
     struct rt_san *san;     /* of its stack, in sanitizer builds */
-    struct rt_locks *park_locks; /* released by the commit, when park_extra says so; owner */
-    uint64_t random;        /* chooses among the cases; 0: not seeded yet; owner */
     uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
     uint32_t shields;       /* around the innermost scope; owner writes, cancellers read */
     uint32_t nlocals;       /* owner */

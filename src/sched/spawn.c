@@ -4,12 +4,17 @@
  * runnext: no stack, no locked instruction, nothing cold. See stack.h for why it cannot fail
  * later.
  *
- * One for a later time (rt_spawn_at) is put into no queue but made WAITING with a timer, as if it
- * had parked: so fires, claims and the stop find nothing new. A foreign thread has no heap to put
- * the timer into; it takes that of some P, behind its gate, as thieves do. */
+ * One for later is put into no queue but made WAITING before it ever ran, as if it had parked: for
+ * a time (rt_spawn_at), or under the lock of an object that has it in a list (rt_park_unstarted).
+ * So fires, claims and the stop find nothing new. Its timer is armed first, while it does not wait
+ * yet; the fire and the wait meet as they do in a park (timer.c). A foreign thread has no heap to
+ * put the timer into; it takes that of some P, behind its gate, as thieves do. For that it must
+ * hold no lock that the P's owner may want inside. */
 #include "sched/spawn.h"
 
+#include "base/chaos.h"
 #include "base/check.h"
+#include "base/lock.h"
 #include "base/sys.h"
 #include "sched/g.h"
 #include "sched/gate.h"
@@ -175,40 +180,43 @@ int go_spawn_with(const struct go_spawn_options *o, void (*fn)(void *), void *ar
     return rt_spawn(o, (void *)fn, arg, 0, &g);
 }
 
-/* ---- later ----------------------------------------------------------------------------------- */
+/* ---- before the first run --------------------------------------------------------------------
+ *
+ * m: ours, inside; NULL: a foreign thread, which has entered. */
 
-struct later {
-    void *fn, *arg;
-    int64_t when;
-    const char *name;
-    struct rt_g **out;
-    uint64_t *seq;
-};
-
-/* g is off its free list, with a timer in a heap that nobody else can look into now. */
-static void wait_for_start(struct rt_g *g, const struct later *l, uint64_t id) {
-    fill(g, l->fn, l->arg, id, RT_G_TIMED, rt.stack_class);
-    set_name(g, l->name);
-    rt_store_relaxed(&g->waiting_for, RT_WHY_SLEEP);
-    rt_store_relaxed(&g->wait_deadline, l->when);
-    uint64_t seq = rt_park_seq(g);
-    *l->out = g;
-    *l->seq = seq;
-    rt_store_release(&g->wait, RT_WAIT_WORD(seq, RT_WAITING)); /* pairs with the CAS in rt_claim */
+static struct rt_g *take(struct rt_m *m, void (*fn)(void *), void *arg, int64_t deadline,
+                         int *err) {
+    struct rt_g *g;
+    uint64_t id;
+    if (m) {
+        struct rt_p *p = m->p;
+        *err = p->gfree ? 0 : rt_g_refill_owner(p);
+        if (*err)
+            return NULL;
+        g = p->gfree;
+        p->gfree = g->next;
+        p->ngfree--;
+        id = new_id_owner(p);
+    } else {
+        g = rt_g_get(err);
+        if (!g)
+            return NULL;
+        id = rt_g_one_id();
+    }
+    fill(g, (void *)fn, arg, id, RT_G_WAITED, rt.stack_class);
+    rt_store_relaxed(&g->wait_deadline, deadline);
+    return g;
 }
 
-static int spawn_at_owner(struct rt_p *p, const struct later *l) {
-    int err = p->gfree ? 0 : rt_g_refill_owner(p);
-    struct rt_g *g = p->gfree;
-    if (err == 0)
-        err = rt_timer_arm_owner(p, g, l->when);
-    if (err)
-        return err;
-    p->gfree = g->next;
-    p->ngfree--;
-    rt_bump(&p->spawned); /* before anybody can end it */
-    wait_for_start(g, l, new_id_owner(p));
-    return 0;
+static void give_back(struct rt_m *m, struct rt_g *g) {
+    rt_timer_forget(g);
+    rt_store_relaxed(&g->name, NULL);
+    g->touched = 0;
+    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD)); /* as rt_g_end */
+    if (m)
+        rt_g_free_owner(m->p, g);
+    else
+        rt_g_put(g);
 }
 
 /* A foreign thread is nobody's victim, so unlike a thief it may insist. */
@@ -222,49 +230,127 @@ static struct rt_p *visit_some_p(uint64_t first) {
     }
 }
 
-static int spawn_at_foreign(const struct later *l) {
-    int err;
-    struct rt_g *g = rt_g_get(&err);
-    if (!g)
-        return err;
-    uint64_t id = rt_g_one_id();
-    struct rt_p *p = visit_some_p(id); /* each in turn */
-    err = rt_timer_arm_owner(p, g, l->when);
-    if (err == 0) {
-        rt_fetch_add_relaxed(&rt.foreign_spawned, 1);
-        wait_for_start(g, l, id);
-    }
+static int arm(struct rt_m *m, struct rt_g *g) {
+    int64_t deadline = rt_load_relaxed(&g->wait_deadline);
+    if (deadline == INT64_MAX)
+        return 0;
+    if (m)
+        return rt_timer_arm_owner(m->p, g, deadline);
+    struct rt_p *p = visit_some_p(g->id); /* each in turn */
+    int err = rt_timer_arm_owner(p, g, deadline);
     rt_gate_open(p->m);
-    if (err)
-        rt_g_put(g);
-    else
-        rt_idle_wake_for_timer(l->when);
+    if (err == 0)
+        rt_idle_wake_for_timer(deadline);
     return err;
+}
+
+static void count_spawned(struct rt_m *m) {
+    if (m)
+        rt_bump(&m->p->spawned);
+    else
+        rt_fetch_add_relaxed(&rt.foreign_spawned, 1);
+}
+
+static void ready(struct rt_m *m, struct rt_g *g) {
+    if (m)
+        rt_ready_in(m, g);
+    else
+        rt_ready(g);
+}
+
+/* The commit of a park (rt_commit) without a switch before it. The timer's only entry is for this
+ * deadline: when it came up before g waited, and left the bit, then it is late. A bit without that
+ * is from an earlier life of the record. */
+static void park_unstarted(struct rt_m *m, struct rt_g *g, uint32_t *lock, enum rt_why why) {
+    uint64_t seq = rt_park_seq(g);
+    int64_t deadline = rt_load_relaxed(&g->wait_deadline);
+    rt_store_relaxed(&g->waiting_for, why);
+    count_spawned(m); /* before anybody can end it */
+    rt_chaos_delay(); /* armed, does not wait yet */
+    rt_store_release(&g->wait, RT_WAIT_WORD(seq, RT_WAITING)); /* pairs with the CAS in rt_claim */
+    if (lock)
+        rt_unlock(lock);
+    rt_fence_full(); /* word, then attention: pairs with the stop's heavy fence, and with fires */
+    uint32_t attention = rt_load_relaxed(&g->attention);
+    if (rt_likely(attention == 0))
+        return;
+    bool mine = (attention & RT_ATT_CANCEL) && rt_claim_soft(g, seq, -ECANCELED);
+    if (!mine && (attention & RT_ATT_TIMER) && deadline <= rt_sys_now())
+        mine = rt_claim(g, seq, -ETIMEDOUT);
+    if (mine)
+        ready(m, g);
+}
+
+struct rt_g *rt_spawn_take(void (*fn)(void *), void *arg, int64_t deadline, int *err) {
+    struct rt_m *m = rt_enter();
+    struct rt_g *g = take(m, fn, arg, deadline, err);
+    if (m)
+        rt_gate_leave(m);
+    return g;
+}
+
+void rt_spawn_give_back(struct rt_g *g) {
+    struct rt_m *m = rt_enter();
+    give_back(m, g);
+    if (m)
+        rt_gate_leave(m);
+}
+
+int rt_spawn_arm(struct rt_g *g) {
+    struct rt_m *m = rt_enter();
+    int err = arm(m, g);
+    if (m)
+        rt_gate_leave(m);
+    return err;
+}
+
+void rt_park_unstarted(struct rt_g *g, uint32_t *lock, enum rt_why why) {
+    struct rt_m *m = rt_enter();
+    park_unstarted(m, g, lock, why);
+    if (m)
+        rt_gate_leave(m);
+}
+
+void rt_spawn_ready(struct rt_g *g) {
+    struct rt_m *m = rt_enter();
+    count_spawned(m);
+    ready(m, g);
+    if (m)
+        rt_gate_leave(m);
+}
+
+static int spawn_at(struct rt_m *m, struct rt_g *g, const char *name, struct rt_g **out,
+                    uint64_t *seq) {
+    int err = arm(m, g);
+    if (err) {
+        give_back(m, g);
+        return err;
+    }
+    set_name(g, name);
+    *out = g;
+    *seq = rt_park_seq(g);
+    park_unstarted(m, g, NULL, RT_WHY_SLEEP);
+    return 0;
 }
 
 int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, struct rt_g **out,
                 uint64_t *seq) {
-    struct later l = {(void *)fn, arg, when, name, out, seq};
     struct rt_m *m = rt_enter();
     int err = m ? rt_running() : rt_foreign_enter();
-    if (m) {
-        if (err == 0)
-            err = spawn_at_owner(m->p, &l);
+    bool entered = err == 0;
+    struct rt_g *g = entered ? take(m, fn, arg, when, &err) : NULL;
+    if (g)
+        err = spawn_at(m, g, name, out, seq);
+    if (m)
         rt_gate_leave(m);
-    } else if (err == 0) {
-        err = spawn_at_foreign(&l);
+    else if (entered)
         rt_foreign_leave();
-    }
     return err;
 }
 
 /* g was claimed: it has not started, and nobody else knows it. */
 static void undo_foreign(struct rt_g *g) {
-    rt_timer_forget(g);
-    rt_store_relaxed(&g->name, NULL);
-    g->touched = 0;
-    rt_store_relaxed(&g->wait, RT_WAIT_WORD(rt_park_seq(g) + 1, RT_DEAD)); /* as rt_g_end */
-    rt_g_put(g);
+    give_back(NULL, g);
     rt_fetch_add(&rt.foreign_ended, 1);
 }
 

@@ -25,4 +25,21 @@ int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, s
  * thread; a foreign one has entered (rt_foreign_enter), and g is of the runtime that runs. */
 bool rt_spawn_undo(struct rt_g *g, uint64_t seq);
 
+/* The parts of it, for a G that waits for something else before its first run (io/when.c). Any
+ * thread; a foreign one has entered.
+ *   take    a G that has not started and is in no queue; not counted before it waits or runs. NULL
+ *           and *err: -EAGAIN, -ENOMEM
+ *   arm     the timer of its deadline, if that is not GO_FOREVER; again is allowed. Not under a
+ *           lock, see spawn.c. 0, -ENOMEM
+ *   park    it waits, as in rt_park, but returns at once; g is out of our hands then, and whoever
+ *           claims it lets it run for the first time, with the result in g->wake_result. `lock`
+ *           (may be NULL) is held, and is released once g waits
+ *   ready   or it runs now, and finds what the caller wrote into g->wake_result
+ *   give_back   or never */
+struct rt_g *rt_spawn_take(void (*fn)(void *), void *arg, int64_t deadline, int *err);
+int rt_spawn_arm(struct rt_g *g);
+void rt_park_unstarted(struct rt_g *g, uint32_t *lock, enum rt_why why);
+void rt_spawn_ready(struct rt_g *g);
+void rt_spawn_give_back(struct rt_g *g);
+
 #endif
