@@ -101,6 +101,24 @@ GO_API int go_poll(int fd, short events);
  * here. */
 GO_API int go_poll_until(int fd, short events, int64_t deadline);
 
+/* Start a green thread that runs fn(arg) when fd is ready for one of events. Until then it has no
+ * stack, only its record of 256 bytes: for connections that are idle most of the time. fn runs
+ * exactly once, and inside it go_when_result tells why: the revents (> 0) as of go_poll, still true
+ * when fn begins unless others read there, too; -EBADF: fd was closed by go_close or given up by
+ * go_forget; -ECANCELED: the runtime stops; -ETIMEDOUT: the deadline is over; -ENOMEM: no memory
+ * for a timer. It has no scope of its spawner's.
+ *
+ * Never parks, any thread. 0; -EINVAL: fn is NULL; -EBADF; -EBUSY: one waits on fd already in the
+ * direction of events (in: POLLIN, POLLPRI, POLLRDHUP, or none; out: POLLOUT); any number may be
+ * parked there; -EAGAIN at the limit of green threads; -ENOMEM, -ENOSPC from the kernel; -ENXIO;
+ * -ESHUTDOWN. Without 0 fn does not run. */
+GO_API int go_spawn_when(int fd, short events, void (*fn)(void *), void *arg);
+/* The same with a deadline; GO_NOW and what is past: fn runs at once in any case. */
+GO_API int go_spawn_when_until(int fd, short events, int64_t deadline, void (*fn)(void *),
+                               void *arg);
+/* Inside fn: see there. -EINVAL elsewhere. Never parks, any thread. */
+GO_API int go_when_result(void);
+
 /* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
  * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime
  * needed. */

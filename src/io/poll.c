@@ -4,13 +4,12 @@
  * returns is never an event of the past. */
 #include "base/sys.h"
 #include "base/sys_io.h"
-#include "netpoll/fd.h"
+#include "io/poll.h"
 
 #include <gort/io.h>
 
-static int poll_until(struct rt_fd_op *op, short events, int64_t deadline) {
-    unsigned mask = (unsigned short)events & (unsigned)(RT_IN_EVENTS | RT_OUT_EVENTS);
-    enum rt_why why = rt_fd_dirs(mask) & 1u << RT_IN ? RT_WHY_IO_READ : RT_WHY_IO_WRITE;
+int rt_poll_until(struct rt_fd_op *op, unsigned mask, int64_t deadline) {
+    enum rt_why why = rt_poll_why(mask);
     for (;;) {
         rt_fd_fresh(op, RT_IN);
         rt_fd_fresh(op, RT_OUT);
@@ -29,7 +28,7 @@ int go_poll(int fd, short events) {
     struct rt_fd_op op;
     int r = rt_fd_begin(&op, fd);
     if (r == 0) {
-        r = poll_until(&op, events, GO_FOREVER);
+        r = rt_poll_until(&op, rt_poll_mask(events), GO_FOREVER);
         rt_fd_end(&op);
     }
     return r;
@@ -39,7 +38,7 @@ int go_poll_until(int fd, short events, int64_t deadline) {
     struct rt_fd_op op;
     int r = rt_fd_begin(&op, fd);
     if (r == 0) {
-        r = poll_until(&op, events, deadline);
+        r = rt_poll_until(&op, rt_poll_mask(events), deadline);
         rt_fd_end(&op);
     } else if (r == -ETIMEDOUT) {
         r = -ECANCELED; /* the scope's deadline, not ours */

@@ -39,6 +39,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
+#include "sched/spawn.h"
 
 #include <gort/time.h>
 
@@ -145,19 +146,28 @@ static bool moved_on(const struct rt_fd_op *op, unsigned mask) {
     return (op->slot->flags & RT_FD_CLOSING) != 0;
 }
 
-static int count_and_park(struct rt_fd_op *op, int64_t deadline, enum rt_why why) {
+static void count_begun(void) {
     struct rt_m *m = rt_m();
     if (m)
         rt_bump(&counts[m->index].begun);
     else
         rt_fetch_add_relaxed(&foreign_count.begun, 1);
-    int r = rt_park(op->g, &op->slot->lock, RT_WAITING, deadline, why);
-    m = rt_m();
+}
+
+static void count_ended(void) {
+    struct rt_m *m = rt_m();
     if (m)
         rt_bump(&counts[m->index].ended);
     else
         rt_fetch_add_relaxed(&foreign_count.ended, 1);
-    return r;
+}
+
+/* After a wait that no event ended. */
+static void dequeue(struct rt_fd *s, struct rt_fd_waiter *w) {
+    rt_lock(&s->lock);
+    if (w->node.next)
+        rt_queue_remove(&s->waiters, &w->node);
+    rt_unlock(&s->lock);
 }
 
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
@@ -176,7 +186,8 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
             go_yield(); /* close(2) may linger */
         return 0;
     }
-    struct rt_fd_waiter w = {.g = g, .seq = rt_park_seq(g), .mask = mask};
+    struct rt_fd_waiter w = {
+        .g = g, .seq = rt_park_seq(g), .mask = (uint16_t)mask, .foreign = g->flags & RT_G_THREAD};
     rt_queue_push(&s->waiters, &w.node);
     int err = rt_fd_engine->arm(s, op->fd);
     if (rt_unlikely(err != 0)) {
@@ -188,14 +199,61 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         err = rt_cancel_check(g);
         return err ? rt_cancel_result(g, err, own_deadline) : 0;
     }
-    int r = count_and_park(op, own_deadline < g->limit ? own_deadline : g->limit, why);
+    count_begun();
+    int64_t deadline = own_deadline < g->limit ? own_deadline : g->limit;
+    int r = rt_park(g, &s->lock, RT_WAITING, deadline, why);
+    count_ended();
     if (rt_likely(r == 0))
         return rt_unlikely(rt_load_acquire(&s->gen) != op->gen) ? -EBADF : 0; /* see reset */
-    rt_lock(&s->lock);
-    if (w.node.next)
-        rt_queue_remove(&s->waiters, &w.node);
-    rt_unlock(&s->lock);
+    dequeue(s, &w);
     return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
+}
+
+/* Lock held. */
+static bool unstarted_waits(const struct rt_fd *s, unsigned dirs) {
+    const struct rt_node *first = s->waiters, *next = first;
+    for (; next; next = next->next != first ? next->next : NULL) {
+        const struct rt_fd_waiter *w = rt_container_of(next, const struct rt_fd_waiter, node);
+        if (w->unstarted && (rt_fd_dirs(w->mask) & dirs))
+            return true;
+    }
+    return false;
+}
+
+int rt_fd_wait_unstarted(struct rt_fd_op *op, struct rt_fd_waiter *w, enum rt_why why) {
+    struct rt_fd *s = op->slot;
+    rt_chaos_delay(); /* looked, nobody knows that it waits */
+    rt_lock(&s->lock);
+    int err = 0;
+    if (s->gen != op->gen)
+        err = -EBADF;
+    else if (unstarted_waits(s, rt_fd_dirs(w->mask)))
+        err = -EBUSY;
+    else if (moved_on(op, w->mask)) /* which file is it, in between? It shall yield, and look */
+        err = s->flags & RT_FD_CLOSING ? RT_FD_ALWAYS : -EAGAIN;
+    if (err) {
+        rt_unlock(&s->lock);
+        return err;
+    }
+    w->unstarted = true;
+    rt_queue_push(&s->waiters, &w->node);
+    err = rt_fd_engine->arm(s, op->fd);
+    if (err) {
+        rt_queue_remove(&s->waiters, &w->node);
+        w->unstarted = false;
+        rt_unlock(&s->lock);
+        return err == -EAGAIN ? RT_FD_ALWAYS : err;
+    }
+    count_begun();
+    rt_park_unstarted(w->g, &s->lock, why);
+    return 0;
+}
+
+void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w) {
+    if (!w->unstarted)
+        return;
+    count_ended();
+    dequeue(op->slot, w);
 }
 
 int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
@@ -206,15 +264,13 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
     return err;
 }
 
-/* The waiters of these directions; of them those whose G has these flags. The others keep their
- * order. */
-static void claim(struct rt_fd *s, unsigned dirs, uint32_t flags, int result,
-                  struct rt_glist *out) {
+/* The waiters of these directions, or of them the foreign threads. The others keep their order. */
+static void claim(struct rt_fd *s, unsigned dirs, bool foreign, int result, struct rt_glist *out) {
     void *all = s->waiters;
     s->waiters = NULL;
     for (struct rt_node *n; (n = rt_queue_pop(&all)) != NULL;) {
         struct rt_fd_waiter *w = rt_container_of(n, struct rt_fd_waiter, node);
-        if (!(rt_fd_dirs(w->mask) & dirs) || (w->g->flags & flags) != flags)
+        if (!(rt_fd_dirs(w->mask) & dirs) || (foreign && !w->foreign))
             rt_queue_push(&s->waiters, n);
         else if (rt_claim(w->g, w->seq, result)) /* else cancelled, and it sees that it is off */
             rt_glist_push(out, w->g);
@@ -227,7 +283,7 @@ void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *rea
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (dirs & 1u << dir)
             rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
-    claim(s, dirs, 0, 0, ready);
+    claim(s, dirs, false, 0, ready);
 }
 
 uint64_t rt_fd_waits(void) {
@@ -253,7 +309,7 @@ void rt_fd_kick(struct rt_m *m) {
 /* Lock held. Everything that is known of the descriptor is void. */
 static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
     rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin, rt_fd_wait */
-    claim(s, ~0u, 0, -EBADF, out);
+    claim(s, ~0u, false, -EBADF, out);
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
     rt_store_relaxed(&s->kind, RT_KIND_SOCKET);
@@ -329,7 +385,7 @@ void rt_fd_evict_foreign(void) {
         struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */
         for (struct rt_fd *s = chunk; s && s < chunk + RT_FD_CHUNK; s++) {
             rt_lock(&s->lock);
-            claim(s, ~0u, RT_G_THREAD, -ECANCELED, &woken);
+            claim(s, ~0u, true, -ECANCELED, &woken);
             rt_unlock(&s->lock);
         }
     }

@@ -56,7 +56,10 @@ struct rt_fd_waiter {
     struct rt_node node;
     struct rt_g *g;
     uint64_t seq;
-    unsigned mask;
+    uint16_t mask;
+    bool foreign;   /* a foreign thread */
+    bool unstarted; /* in the record of a G that has no stack yet (io/when.c) */
+    int fd;         /* of such a one */
 };
 
 struct rt_fd_op {
@@ -97,9 +100,8 @@ static inline struct rt_fd *rt_fd_at(int fd) {
 int rt_fd_begin_slow(struct rt_fd_op *op);
 void rt_fd_end_slow(void);
 
-/* May the caller do I/O now? 0 (then rt_fd_end must follow), -ENXIO, -ECANCELED, -ETIMEDOUT,
- * -EBADF, -ENOMEM. */
-static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
+/* The slot of fd: 0 (then rt_fd_end must follow), -ENXIO, -EBADF, -ENOMEM. */
+static inline int rt_fd_find(struct rt_fd_op *op, int fd) {
     struct rt_g *g = rt_self();
     op->g = g;
     op->fd = fd;
@@ -110,8 +112,16 @@ static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
             return err;
     }
     op->gen = rt_load_acquire(&op->slot->gen); /* pairs with the release in fd.c: reset */
-    int err = rt_cancel_check(g);
-    if (rt_unlikely(err != 0) && (g->flags & RT_G_THREAD))
+    return 0;
+}
+
+/* May the caller do I/O now? The same, and -ECANCELED, -ETIMEDOUT. */
+static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
+    int err = rt_fd_find(op, fd);
+    if (rt_unlikely(err != 0))
+        return err;
+    err = rt_cancel_check(op->g);
+    if (rt_unlikely(err != 0) && (op->g->flags & RT_G_THREAD))
         rt_fd_end_slow();
     return err;
 }
@@ -142,6 +152,15 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
  * closed; -ECANCELED, -ETIMEDOUT: as the caller must report them; -ENOMEM, -ENOSPC: the
  * kernel's. */
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why);
+
+/* The same wait for a G that has not started; op is its spawner's. *w lies in the record of w->g,
+ * all but node and unstarted is set, and its timer is armed (rt_spawn_arm). Returns at once: 0: it
+ * waits, and neither may be touched any more; -EAGAIN: an event came since rt_fd_fresh;
+ * RT_FD_ALWAYS: it cannot be said now, let it run and wait by itself; -EBUSY: another such one
+ * waits in this direction; -EBADF, -ENOMEM, -ENOSPC. */
+int rt_fd_wait_unstarted(struct rt_fd_op *op, struct rt_fd_waiter *w, enum rt_why why);
+/* It runs now: undo what that has left. */
+void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w);
 
 /* Sleep for *ns, and double it up to a second: for what no event tells. 0; -EBADF: closed
  * meanwhile; -ECANCELED, -ETIMEDOUT. */
