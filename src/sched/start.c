@@ -349,8 +349,26 @@ static const char *why_text(uint32_t why) {
     return why < sizeof text / sizeof *text ? text[why] : "?";
 }
 
+struct naming {
+    unsigned left;
+    bool at_rest; /* nobody runs: what they wait for can be looked at */
+};
+
+struct search {
+    const uint32_t *lock;
+    uint64_t holder;
+};
+
+static bool is_holder(struct rt_g *g, void *arg) {
+    struct search *s = arg;
+    uint64_t id = rt_load_relaxed(&g->id);
+    if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_DEAD && rt_mutex_held(s->lock, id))
+        s->holder = id;
+    return s->holder == 0;
+}
+
 static bool name_one(struct rt_g *g, void *arg) {
-    unsigned *left = arg;
+    struct naming *n = arg;
     uint64_t word = rt_load_acquire(&g->wait);
     if (RT_WAIT_STATE(word) == RT_DEAD)
         return true;
@@ -359,14 +377,23 @@ static bool name_one(struct rt_g *g, void *arg) {
         RT_WAIT_STATE(word) >= RT_WAITING ? rt_load_relaxed(&g->waiting_for) : RT_WHY_NONE;
     unsigned long long id = rt_load_relaxed(&g->id);
     const char *name = rt_load_relaxed(&g->name);
-    rt_log("  green thread %llu%s%s: %s", id, name ? " " : "", name ? name : "", why_text(why));
-    return --*left != 0;
+    char held[48] = "";
+    if (n->at_rest && why == RT_WHY_MUTEX) {
+        struct search s = {g->park_lock, 0};
+        rt_g_each(is_holder, &s);
+        if (s.holder)
+            snprintf(held, sizeof held, ", held by green thread %llu",
+                     (unsigned long long)s.holder);
+    }
+    rt_log("  green thread %llu%s%s: %s%s", id, name ? " " : "", name ? name : "", why_text(why),
+           held);
+    return --n->left != 0;
 }
 
-static void name_all(void) {
-    unsigned left = 100;
-    rt_g_each(name_one, &left);
-    if (left == 0)
+static void name_all(bool at_rest) {
+    struct naming n = {100, at_rest};
+    rt_g_each(name_one, &n);
+    if (n.left == 0)
         rt_log("  ... (%llu in all)", (unsigned long long)live());
 }
 
@@ -398,7 +425,7 @@ static int stop(int64_t grace_ns) {
     do {
         if (!cancel_all_until(pierce_at, deadline)) {
             rt_log("stop: these have not ended:");
-            name_all();
+            name_all(false);
             return -ETIMEDOUT;
         }
         while (rt_load_seq_cst(&rt.foreign) != 0) { /* some may be parked on descriptors */
@@ -469,7 +496,7 @@ int go_run(void (*fn)(void *), void *arg) {
         rt_sys_futex_wait(&run.done, 0, -1);
     if (err == 0 && rt_load_relaxed(&rt.deadlocked)) {
         rt_log("all green threads are asleep - deadlock!");
-        name_all();
+        name_all(true);
         err = -EDEADLK;
     }
     int stopped = go_stop(env.grace_ns);

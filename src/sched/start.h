@@ -24,6 +24,10 @@ uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
 /* The locks of waiting objects start anew; src/sync/lot.c. */
 void rt_lot_fork_child(void);
 
+/* Nobody runs: is the mutex whose lock this is held by the green thread of that id?
+ * src/sync/mutex.c. */
+bool rt_mutex_held(const uint32_t *lock, uint64_t id);
+
 /* Every green thread is parked for ever (sysmon.c): end go_run. */
 void rt_start_deadlock(void);
 

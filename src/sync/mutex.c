@@ -1,8 +1,10 @@
 /* mutex.c - a lock for green threads and threads.
  *
- * rt_state: LOCKED, QUEUED (somebody is on the queue). Lock and unlock are one CAS each while
- * QUEUED is clear. The queue is protected by rt_lock; so is every change of QUEUED, and while
- * LOCKED is set nobody but the holder clears it.
+ * rt_state: LOCKED, QUEUED (somebody is on the queue), and above these, while it is locked, the low
+ * bits of the id of the green thread that holds it, for reports (0: a thread).
+ *
+ * Lock and unlock are one CAS each while QUEUED is clear. The queue is protected by rt_lock; so is
+ * every change of QUEUED, and while LOCKED is set nobody but the holder clears it.
  *
  * Normally an unlock frees the mutex and wakes the first waiter, which competes with whoever runs
  * just now: that is fast, because the one who runs is hot. A waiter that has waited for 1 ms is
@@ -16,12 +18,13 @@
 #include "base/log.h"
 #include "base/san.h"
 #include "base/sys.h"
+#include "sched/start.h"
 #include "sync/lot.h"
 #include "sync/mutex.h"
 #include "sync/spin.h"
 
 enum { LOCKED = RT_MUTEX_LOCKED, QUEUED = RT_MUTEX_QUEUED };
-enum { HANDED_OVER = 1 };
+enum { OWNER_SHIFT = RT_MUTEX_OWNER_SHIFT, HANDED_OVER = 1 };
 static const int64_t STARVING_NS = 1000 * 1000;
 
 _Static_assert(sizeof(go_mutex) == 16 && offsetof(go_mutex, rt_lock) == 4, "the public contract");
@@ -30,6 +33,21 @@ struct waiter {
     struct rt_waiter base;
     bool starving;
 };
+
+/* What the state says when g holds it. */
+static inline uint32_t held_by(const struct rt_g *g) {
+    return LOCKED | (uint32_t)rt_load_relaxed(&g->id) << OWNER_SHIFT;
+}
+
+static inline uint32_t held_by_self(void) {
+    struct rt_m *m = rt_m();
+    return rt_likely(m != NULL) ? held_by(m->g) : LOCKED;
+}
+
+bool rt_mutex_held(const uint32_t *lock, uint64_t id) {
+    const go_mutex *m = rt_container_of(lock, const go_mutex, rt_lock);
+    return ((rt_load_relaxed(&m->rt_state) >> OWNER_SHIFT ^ (uint32_t)id) << OWNER_SHIFT) == 0;
+}
 
 /* Both words at once. */
 static void release(go_mutex *m, uint32_t state) {
@@ -41,8 +59,8 @@ static void release(go_mutex *m, uint32_t state) {
 static inline bool try_lock(go_mutex *m) {
     uint32_t state = rt_load_relaxed(&m->rt_state);
     while (!(state & LOCKED))
-        if (rt_cas_acquire(&m->rt_state, &state, state | LOCKED)) /* pairs with unlock's release */
-            return true;
+        if (rt_cas_acquire(&m->rt_state, &state, state | held_by_self()))
+            return true; /* pairs with unlock's release */
     return false;
 }
 
@@ -105,8 +123,8 @@ static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
 
 void go_mutex_lock(go_mutex *m) {
     uint32_t state = 0;
-    if (rt_likely(rt_cas_acquire(&m->rt_state, &state, LOCKED))) /* pairs with unlock's release */
-        return;
+    if (rt_likely(rt_cas_acquire(&m->rt_state, &state, held_by_self())))
+        return; /* pairs with unlock's release */
     lock_slow(m, GO_FOREVER);
 }
 
@@ -133,7 +151,7 @@ static __attribute__((noinline)) void unlock_slow(go_mutex *m) {
         uint32_t queued = m->rt_waiters ? QUEUED : 0;
         if (!rt_claim(g, seq, hand_over ? HANDED_OVER : 0))
             continue; /* it has just given up */
-        release(m, hand_over ? LOCKED | queued : queued);
+        release(m, hand_over ? held_by(g) | queued : queued);
         rt_ready(g);
         return;
     }
@@ -141,7 +159,6 @@ static __attribute__((noinline)) void unlock_slow(go_mutex *m) {
 }
 
 void go_mutex_unlock(go_mutex *m) {
-    uint32_t state = LOCKED;
-    if (rt_unlikely(!rt_cas_release(&m->rt_state, &state, 0))) /* pairs with lock's acquire */
+    if (rt_unlikely(!rt_mutex_unlock_alone(m)))
         unlock_slow(m);
 }

@@ -2,11 +2,11 @@
 #ifndef RT_MUTEX_H
 #define RT_MUTEX_H
 
-#include "base/atomic.h"
+#include "sched/sched.h"
 
 #include <gort/sync.h>
 
-enum { RT_MUTEX_LOCKED = 1, RT_MUTEX_QUEUED = 2 };
+enum { RT_MUTEX_LOCKED = 1, RT_MUTEX_QUEUED = 2, RT_MUTEX_OWNER_SHIFT = 2 };
 
 static inline bool rt_mutex_locked(const go_mutex *m) {
     return rt_load_relaxed(&m->rt_state) & RT_MUTEX_LOCKED;
@@ -14,8 +14,9 @@ static inline bool rt_mutex_locked(const go_mutex *m) {
 
 /* The unlock when nobody is queued, which wakes nobody: may be called under another lock. */
 static inline bool rt_mutex_unlock_alone(go_mutex *m) {
-    uint32_t state = RT_MUTEX_LOCKED;
-    return rt_cas_release(&m->rt_state, &state, 0); /* pairs with lock's acquire */
+    uint32_t state = rt_load_relaxed(&m->rt_state);
+    return (state & (RT_MUTEX_LOCKED | RT_MUTEX_QUEUED)) == RT_MUTEX_LOCKED &&
+           rt_cas_release(&m->rt_state, &state, 0); /* pairs with lock's acquire */
 }
 
 #endif

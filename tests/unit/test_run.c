@@ -154,6 +154,53 @@ Test(run, tells_a_deadlock_on_anything_without_an_end, .timeout = 20) {
     DEADLOCK_IN_CHILD(other_deadlocks);
 }
 
+static struct {
+    go_mutex m[2];
+    int locked;
+} crossed;
+
+static void lock_mine_then_yours(void *arg) {
+    int me = *(int *)arg;
+    go_mutex_lock(&crossed.m[me]);
+    crossed.locked++;
+    while (crossed.locked != 2)
+        go_yield();
+    go_mutex_lock(&crossed.m[1 - me]); /* for ever */
+}
+
+static void cross(void *arg) {
+    static int us[] = {0, 1};
+    (void)arg;
+    for (int i = 0; i < 2; i++)
+        T_SPAWN(lock_mine_then_yours, &us[i]);
+    while (crossed.locked != 2)
+        go_yield();
+    go_mutex_lock(&crossed.m[0]); /* a third, behind them */
+}
+
+/* A wait for a mutex is not cancelled, so the runtime cannot stop either. */
+static void deadlock_of_mutexes(void) {
+    char text[4096], *at;
+    unsigned long long who[2], holder[2], third, first;
+    setenv("GORT_PROCS", "1", 1);
+    T_EQ(run_and_listen(cross, NULL, text, sizeof text), -EDEADLK);
+    T_ASSERT(at = strstr(text, "deadlock!"), "%s", text);
+    int read = sscanf(at,
+                      "deadlock!\n"
+                      "gort:   green thread %llu go_run: mutex lock, held by green thread %llu\n"
+                      "gort:   green thread %llu: mutex lock, held by green thread %llu\n"
+                      "gort:   green thread %llu: mutex lock, held by green thread %llu\n",
+                      &third, &first, &who[0], &holder[0], &who[1], &holder[1]);
+    T_ASSERT(read == 6, "%s", text);
+    T_EQ(holder[0], who[1]);
+    T_EQ(holder[1], who[0]);
+    T_ASSERT(third != first && (first == who[0] || first == who[1]));
+}
+
+Test(run, names_who_holds_the_mutex_of_a_deadlock, .timeout = 20) {
+    DEADLOCK_IN_CHILD(deadlock_of_mutexes);
+}
+
 /* A deadline that was in force earlier, and is not any more, keeps nobody alive. */
 static void deadlock_after_a_deadline(void *arg) {
     go_scope s;
