@@ -65,7 +65,10 @@ var benches = map[string]bench{
 	"gen_new":    {n: 200_000, run: benchGenNew},
 	"timers":     {n: 100_000, warmFull: true, run: benchTimers},
 	"mem":        {n: 100_000, once: true, run: benchMem},
-	"preempt":    {n: 1, once: true, run: func(int) outcome { return benchPreempt(seconds) }},
+	"idleconn":   {n: 10_000, once: true, run: benchIdleconn},
+	// Go has no other way to wait for a connection: the same.
+	"idleconn_when": {n: 10_000, once: true, run: benchIdleconn},
+	"preempt":       {n: 1, once: true, run: func(int) outcome { return benchPreempt(seconds) }},
 }
 
 var servers = map[string]func(address string) error{
@@ -115,6 +118,10 @@ func main() {
 		usage()
 	}
 	name := os.Args[1]
+	if name == clientsName && len(os.Args) == 4 {
+		idleClients(os.Args[2], os.Args[3])
+		return
+	}
 	opt := map[string]int{}
 	for args := os.Args[2:]; len(args) > 0; args = args[1:] {
 		key, value, ok := strings.Cut(strings.TrimPrefix(args[0], "--"), "=")

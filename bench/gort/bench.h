@@ -70,6 +70,7 @@ extern const struct bench bench_scope[];
 extern const struct bench bench_compute[];
 extern const struct bench bench_gen[];
 extern const struct bench bench_timers_mem[];
+extern const struct bench bench_idleconn[];
 extern const struct bench bench_servers[];
 
 /* The measured part of a repetition; ops as bench.md counts them. */
@@ -86,6 +87,12 @@ _Noreturn void bench_die(const char *fmt, ...) __attribute__((format(printf, 1, 
  * us. */
 void bench_add_lateness(struct bench_run *run, const char *const names[3], int64_t *late_ns,
                         size_t count);
+
+/* Bytes of a "Key: 123 kB" line of a /proc file, -1 when there is none. One thread at a time. */
+int64_t bench_proc_bytes(const char *path, const char *key);
+/* Pages in memory, exactly; and their page tables. */
+int64_t bench_resident_bytes(void);
+int64_t bench_page_table_bytes(void);
 
 _Noreturn void bench_die_call(const char *call, int64_t rc);
 

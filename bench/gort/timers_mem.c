@@ -99,49 +99,6 @@ static void mem_task(void *arg)
     go_waitgroup_done(&p->done);
 }
 
-/* Bytes of a "Key: 123 kB" line of a /proc file, -1 when there is none. Without stdio, whose
- * buffers would be counted. */
-static int64_t proc_bytes(const char *path, const char *key)
-{
-    static char text[16384]; /* only the task that measures comes here */
-    size_t have = 0;
-    ssize_t got;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return -1;
-    while (have < sizeof text - 1 && (got = read(fd, text + have, sizeof text - 1 - have)) > 0)
-        have += (size_t)got;
-    close(fd);
-    text[have] = '\0';
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncmp(line, key, strlen(key)) == 0)
-            return strtoll(line + strlen(key), NULL, 10) * 1024;
-    }
-    return -1;
-}
-
-static int64_t resident_bytes(void)
-{
-    int64_t bytes = proc_bytes("/proc/self/smaps_rollup", "Rss:"); /* exact; VmRSS lags */
-
-    if (bytes < 0)
-        bytes = proc_bytes("/proc/self/status", "VmRSS:");
-    if (bytes < 0)
-        bench_die("mem: /proc tells no resident size");
-    return bytes;
-}
-
-static int64_t page_table_bytes(void)
-{
-    int64_t bytes = proc_bytes("/proc/self/status", "VmPTE:");
-
-    if (bytes < 0)
-        bench_die("mem: /proc tells no page table size");
-    return bytes;
-}
-
 static void park_tasks(struct parked *p, const struct go_spawn_options *options, int64_t count)
 {
     go_waitgroup_add(&p->done, (int)count);
@@ -176,16 +133,16 @@ static void bench_run_mem(struct bench_run *run)
     park_tasks(&warm, &options, MEM_WARM);
     settle();
     wake_tasks(&warm, MEM_WARM);
-    (void)resident_bytes(); /* touches its own buffer and code */
-    int64_t tables = page_table_bytes();
-    int64_t resident = resident_bytes();
+    (void)bench_resident_bytes(); /* touches its own buffer and code */
+    int64_t tables = bench_page_table_bytes();
+    int64_t resident = bench_resident_bytes();
 
     bench_begin(run);
     park_tasks(&p, &options, run->n);
     bench_end(run, run->n);
     settle();
-    resident = resident_bytes() - resident;
-    tables = page_table_bytes() - tables;
+    resident = bench_resident_bytes() - resident;
+    tables = bench_page_table_bytes() - tables;
     wake_tasks(&p, run->n);
     bench_add_extra(run, "bytes_per_task", (double)(resident + tables) / (double)run->n);
     bench_add_extra(run, "rss_bytes", (double)resident);

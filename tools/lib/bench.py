@@ -53,6 +53,8 @@ BENCHES = [
     Bench("gen_new", "make and close a generator", 200_000, 50_000, 1, "ns_per_op", "ns", False),
     Bench("timers", "tasks that sleep 1-50 ms", 100_000, 20_000, None, "ms", "ms", False),
     Bench("mem", "memory of a parked task", 100_000, 100_000, 1, "bytes_per_task", "B", True),
+    Bench("idleconn", "an idle connection, reader", 9_000, 2_000, None, "bytes_per_conn", "B", False),
+    Bench("idleconn_when", "the same, go_spawn_when", 9_000, 2_000, None, "bytes_per_conn", "B", False),
     Bench("preempt", "1 ms sleep beside hogs, p99 late", None, None, None, "p99_us", "us", False),
 ]
 
