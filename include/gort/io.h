@@ -106,7 +106,8 @@ GO_API int go_poll_until(int fd, short events, int64_t deadline);
  * exactly once, and inside it go_when_result tells why: the revents (> 0) as of go_poll, still true
  * when fn begins unless others read there, too; -EBADF: fd was closed by go_close or given up by
  * go_forget; -ECANCELED: the runtime stops; -ETIMEDOUT: the deadline is over; -ENOMEM: no memory
- * for a timer. It has no scope of its spawner's.
+ * for a timer. It has no scope of its spawner's. With io_uring the kernel is asked when this worker
+ * next looks for work: who computes on for long after the spawn, calls go_yield first.
  *
  * Never parks, any thread. 0; -EINVAL: fn is NULL; -EBADF; -EBUSY: one waits on fd already in the
  * direction of events (in: POLLIN, POLLPRI, POLLRDHUP, or none; out: POLLOUT); any number may be

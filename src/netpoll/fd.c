@@ -56,12 +56,14 @@ struct count {
 } __attribute__((aligned(RT_CACHE_LINE)));
 static struct count *counts;
 static struct count foreign_count;
+static uint32_t foreign_parked; /* foreign threads that wait */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
 int rt_fd_start(unsigned procs) {
     counts = rt_sys_alloc_aligned(procs * sizeof *counts, RT_CACHE_LINE);
     foreign_count = (struct count){0};
+    foreign_parked = 0;
     return counts ? 0 : -ENOMEM;
 }
 
@@ -200,8 +202,12 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         return err ? rt_cancel_result(g, err, own_deadline) : 0;
     }
     count_begun();
+    if (w.foreign)
+        rt_fetch_add(&foreign_parked, 1);
     int64_t deadline = own_deadline < g->limit ? own_deadline : g->limit;
     int r = rt_park(g, &s->lock, RT_WAITING, deadline, why);
+    if (w.foreign)
+        rt_fetch_sub(&foreign_parked, 1);
     count_ended();
     if (rt_likely(r == 0))
         return rt_unlikely(rt_load_acquire(&s->gen) != op->gen) ? -EBADF : 0; /* see reset */
@@ -379,7 +385,7 @@ int rt_fd_close(int fd) {
 
 void rt_fd_evict_foreign(void) {
     struct rt_glist woken = {0};
-    if (rt_load_relaxed(&foreign_count.begun) == rt_load_relaxed(&foreign_count.ended))
+    if (rt_load_seq_cst(&foreign_parked) == 0)
         return;
     for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
         struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */

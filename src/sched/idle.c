@@ -173,16 +173,20 @@ bool rt_idle_begin_search(struct rt_m *m) {
     return m->searching != 0;
 }
 
-/* BUSY: there is some, but its owner or a thief is at it right now. */
+/* Timers that are due are work, too. BUSY: there is some, but its owner or a thief is at it right
+ * now. */
 enum work { NONE, BUSY, WORK };
 
-static enum work work_anywhere(struct rt_m *m) {
+static enum work work_anywhere(struct rt_m *m, int64_t now) {
     enum work found = NONE;
-    if (rt_globq_size() != 0 || rt_load_relaxed(&m->p->attention) != 0)
+    struct rt_p *p = m->p;
+    if (rt_globq_size() != 0 || rt_load_relaxed(&p->attention) != 0 || rt_runq_len_any(p) != 0 ||
+        p->runnext)
         return WORK;
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_m *owner = &rt.ms[i];
-        if (!rt_runq_worth_stealing_any(&rt.ps[i]))
+        bool due = rt_load_relaxed(&rt.ps[i].timer_when) <= now;
+        if (!due && !rt_runq_worth_stealing_any(&rt.ps[i]))
             continue;
         if (owner == m || rt_load_relaxed(&owner->in_rt) + rt_load_relaxed(&owner->gate) == 0)
             return WORK;
@@ -203,17 +207,25 @@ void rt_idle_found(struct rt_m *m) {
     if (!last || !sleepers)
         return;
     rt_fence_heavy(); /* the count, then the look: a submitter that saw us search did not wake */
-    if (work_anywhere(m) != NONE)
+    if (work_anywhere(m, INT64_MIN) != NONE)
         rt_idle_wake();
 }
 
-/* Under the lock: how long may m sleep if it has to look again then? */
-static int64_t keep_time(struct rt_m *m, int64_t when, int64_t now) {
+/* Under the lock: how long may m sleep? */
+static int64_t keep_time(struct rt_m *m, int64_t now) {
+    int64_t when = rt_timer_earliest_any();
     if (when >= rt_idle.keeper_when)
         return -1;
     rt_idle.keeper = m->index + 1;
     rt_idle.keeper_when = when;
     return when > now ? when - now : 0;
+}
+
+/* Under the lock: m keeps the time until somebody must look again. */
+static int64_t look_again(struct rt_m *m, int64_t now) {
+    rt_idle.keeper = m->index + 1;
+    rt_idle.keeper_when = now + AGAIN_NS;
+    return AGAIN_NS;
 }
 
 void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
@@ -224,7 +236,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     rt_idle.mask[m->index / 64] |= UINT64_C(1) << (m->index % 64);
     add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
     m->searching = 0;
-    int64_t timeout = keep_time(m, rt_timer_earliest_any(), now);
+    int64_t timeout = keep_time(m, now);
     bool others_awake = rt_idle_count(rt_idle.word) < rt.procs;
     rt_unlock(&rt_idle.lock);
 
@@ -234,13 +246,15 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     else
         rt_fence_full();
     bool woken = false;
-    enum work work = timeout == 0 ? WORK : work_anywhere(m);
+    enum work work = work_anywhere(m, now);
+    if (work == NONE && timeout == 0) /* the timer that was due is gone: what is the next? */
+        work = WORK;
     if (work != NONE) {
         rt_lock(&rt_idle.lock);
         if (work == WORK)
             woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
-        else if (now + AGAIN_NS < rt_idle.keeper_when)
-            timeout = keep_time(m, now + AGAIN_NS, now);
+        else if (timeout < 0 ? now + AGAIN_NS < rt_idle.keeper_when : timeout == 0)
+            timeout = look_again(m, now);
         rt_unlock(&rt_idle.lock);
     }
     rt_chaos_delay(); /* looked, not asleep */

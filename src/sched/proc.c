@@ -263,13 +263,8 @@ static struct rt_g *poll_hungry(struct rt_m *m) {
         return NULL;
     rt_bump(&m->p->polls);
     rt_poller->poll(m, true, &ready);
-    struct rt_g *g = rt_glist_pop(&ready);
-    if (g && (g->flags & RT_G_THREAD)) { /* a foreign thread waited for it */
-        rt_ready_in(m, g);
-        g = NULL;
-    }
     rt_ready_all_in(m, &ready);
-    return g;
+    return rt_runq_pop_owner(m->p); /* if foreign threads alone had waited, there is none */
 }
 
 /* The next G to run; NULL when the worker shall end. */

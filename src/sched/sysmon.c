@@ -6,9 +6,9 @@
  *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
  *     also when each of its picks takes long;
  *   - the netpoller is looked at, in case every M is busy with one G;
- *   - a P in which nothing has begun, parked or ended since the last tick is marked stale: what
- *     waits behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this,
- *     for any ring that is not empty, or for a timer that nobody keeps;
+ *   - a P in which nothing has begun or parked since the last tick is marked stale: what waits
+ *     behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this, for any
+ *     ring that is not empty, or for a timer that nobody keeps;
  *   - stacks that nobody has needed for a while go back to the system (stack.c).
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU.
  * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
@@ -58,7 +58,7 @@ static struct {
 struct seen {
     uint32_t ticks;       /* p->ticks, last time */
     int64_t since;        /* when it was first seen */
-    uint64_t progress;    /* parks and ends, last time */
+    uint64_t progress;    /* slices and parks, last time */
 };
 
 static bool p_is_awake(const struct rt_p *p) {
@@ -76,7 +76,7 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     } else if (now - seen->since >= RT_SLICE_NS) {
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
     }
-    uint64_t progress = ticks + rt_load_relaxed(&p->parks) + rt_load_relaxed(&p->ended);
+    uint64_t progress = ticks + rt_load_relaxed(&p->parks);
     if (progress == seen->progress && (help || rt_load_relaxed(&p->runnext))) {
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;

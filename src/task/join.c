@@ -9,7 +9,8 @@
  * fork and join without a single switch, depth first, and what thieves get is the oldest, biggest
  * work (the order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It
  * has its own G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its
- * end must be able to end the join without the task), not on the second half of a stack, and not
+ * end must be able to end the join without the task), not on the second half of a stack, not when
+ * its P shall look around (others want their turn, and this never passes the scheduler), and not
  * under a sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a
  * whole (go_task_cancel) shares this with the task that runs in its place, since it cannot return
  * before that. g->in_place says which it is:
@@ -113,7 +114,8 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     /* One that has started and is queued again is no such task. Where it matters the flag is
      * stable: when t is in our own queue; and when it is not, take_back says no. */
     if (RT_ASAN || RT_TSAN || (rt_load_relaxed(&t->flags) & RT_G_STARTED) || self->scope ||
-        t->stack_class != rt.stack_class || !roomy(self) || !rt_runq_take_back_owner(m->p, t))
+        t->stack_class != rt.stack_class || !roomy(self) ||
+        rt_load_relaxed(&m->p->attention) != 0 || !rt_runq_take_back_owner(m->p, t))
         return false;
     if (!take_place(self, t)) {
         rt_runq_push_owner(m->p, t);

@@ -58,6 +58,63 @@ Test(foreign, thread_and_green_thread_talk) {
     RUN(talks);
 }
 
+/* A thread and a green thread that wait for the same event: the M that is told hands one away and
+ * has the other for itself, and must not go to sleep on it. `trigger` makes its events from inside,
+ * so that they come when no M sleeps in the poller. */
+static struct {
+    int start[2], both[2][2];
+    uint32_t got[2];
+} twins;
+
+static void twin(int i) {
+    char c;
+    while (go_read(twins.both[i][0], &c, 1) == 1)
+        __atomic_fetch_add(&twins.got[i], 1, __ATOMIC_RELEASE);
+}
+static void *twin_thread(void *arg) {
+    (void)arg;
+    twin(0);
+    return finished();
+}
+static void twin_green(void *arg) {
+    (void)arg;
+    twin(1);
+}
+static void trigger(void *arg) {
+    char c;
+    (void)arg;
+    for (unsigned i = 0; go_read(twins.start[0], &c, 1) == 1; i++)
+        for (unsigned k = 0; k < 2; k++)
+            T_EQ(go_write(twins.both[(i + k) % 2][1], &c, 1), 1);
+    for (int i = 0; i < 2; i++)
+        T_EQ(go_close(twins.both[i][1]), 0);
+}
+
+Test(foreign, thread_and_green_thread_are_told_of_one_event) {
+    struct go_options o = GO_OPTIONS_INIT;
+    char c = 'x';
+    T_EQ(go_start(&o), 0);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, twins.start), 0);
+    for (int i = 0; i < 2; i++)
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, twins.both[i]), 0);
+    start(twin_thread, NULL);
+    SPAWN(twin_green, NULL);
+    SPAWN(trigger, NULL);
+    for (uint32_t i = 1; i <= (uint32_t)T_SCALE(1000); i++) {
+        T_EQ(write(twins.start[1], &c, 1), 1);
+        for (int k = 0; k < 2; k++)
+            while (__atomic_load_n(&twins.got[k], __ATOMIC_ACQUIRE) != i)
+                sched_yield();
+    }
+    T_EQ(close(twins.start[1]), 0);
+    while (__atomic_load_n(&threads, __ATOMIC_ACQUIRE) != 0)
+        sched_yield();
+    T_EQ(go_stop(10 * GO_SECOND), 0);
+    close(twins.start[0]);
+    close(twins.both[0][0]);
+    close(twins.both[1][0]);
+}
+
 /* Without any green thread: only foreign threads, go_start and go_stop. */
 static void *client(void *arg) {
     (void)arg;

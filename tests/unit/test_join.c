@@ -30,6 +30,22 @@ GTest(join, gives_the_result_of_each) {
     T_EQ(t_stats().tasks_live, 1);
 }
 
+/* The tasks run in place, one after the other, and never pass the scheduler. */
+static void set_flag(void *flag) {
+    rt_store_release((uint32_t *)flag, 1);
+}
+
+GTest(join, in_place_lets_others_have_their_turn) {
+    for (int i = 0; i < 20; i++) {
+        uint32_t flag = 0;
+        for (int k = 0; k < 1000; k++) /* short ones, not worth a steal */
+            T_EQ(go_task_join(go_task_spawn(same, NULL), NULL), 0);
+        T_SPAWN(set_flag, &flag);
+        while (!rt_load_acquire(&flag))
+            T_EQ(go_task_join(go_task_spawn(same, NULL), NULL), 0);
+    }
+}
+
 Test(join, gives_a_foreign_thread_the_result_of_each) {
     T_EQ(go_start(NULL), 0);
     join_many(same, 1000);
