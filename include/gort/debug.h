@@ -24,8 +24,11 @@ struct go_stats {
     size_t stacks_cached;    /* stacks bound once and free now */
     const char *netpoll;     /* "uring" or "epoll" */
     const char *netpoll_why; /* why that engine, for a log line */
+    unsigned blocking_threads; /* threads of the pool of go_blocking, busy or idle */
+    unsigned blocking_queued;  /* calls that wait for one of them */
 };
-#define GO_STATS_INIT {sizeof(struct go_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL}
+#define GO_STATS_INIT \
+    {sizeof(struct go_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0}
 
 /* Fill *out. Never parks, any thread. 0; -EINVAL when out is NULL or its size unknown; -ENXIO when
  * the runtime is not running. */

@@ -29,8 +29,8 @@ struct go_options {
     /* Bytes of a green thread's stack with its guard, 16 KiB..8 MiB, rounded up to a power of two.
      * Default: GORT_STACK, else 256 KiB. */
     size_t stack_size;
-    /* Threads that the runtime may start; at least procs + 1. Default: procs + 64. (So far it
-     * starts procs + 1 and no more.) */
+    /* Threads that the runtime may start; at least procs + 1, which it starts at once. The others
+     * are for go_blocking, which needs one at least. Default: procs + 64. */
     unsigned max_threads;
     /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
      * the address space and the kernel's limits allow. */
@@ -56,8 +56,8 @@ GO_API int go_start(const struct go_options *opt);
  * Handles of tasks that nobody has joined die with it.
  * Returns 0, and go_start may be called again; -ENXIO when it is not running; -ETIMEDOUT when some
  * green thread has not ended within grace_ns: each is named on stderr and only go_stop may follow;
- * -EDEADLK on a green thread; -EALREADY while another thread stops it. Blocks the calling
- * thread. */
+ * -EDEADLK on a green thread and inside go_blocking; -EALREADY while another thread stops it.
+ * Blocks the calling thread. */
 GO_API int go_stop(int64_t grace_ns);
 
 /* Start a green thread that runs fn(arg). Never parks, any thread.
@@ -95,6 +95,24 @@ GO_API void go_checkpoint(void);
  * they do nothing. An end without a begin aborts. */
 GO_API void go_nopreempt_begin(void);
 GO_API void go_nopreempt_end(void);
+
+/* Call fn(arg) where it holds nobody up: on a thread of a pool, with a stack of 8 MiB, while the
+ * caller is parked. For what blocks in the kernel or computes for long inside code that knows
+ * nothing of gort. *result (may be NULL) becomes what fn has returned.
+ *
+ * Threads are started as needed, up to go_options.max_threads in all; beyond that calls wait in the
+ * order in which they came. A thread without work ends after 10 s. They block the same signals as
+ * the workers. To gort fn is on a foreign thread: its calls block that thread, and what it keeps
+ * per thread (errno, __thread, go_local, scopes) is not the caller's. It must not end the thread,
+ * and must leave the scopes that it enters.
+ *
+ * Once fn has begun it is not cancelled: what it uses is lent to it, so the caller waits for its
+ * end, whatever becomes of the scope, and reports 0. go_stop waits for it, too, as for a green
+ * thread. Parks. On a foreign thread, and so inside another fn, fn is called right there.
+ * Returns 0; else fn was not called: -ECANCELED, -ETIMEDOUT from the scope; -EAGAIN when no thread
+ * can be started and there is none; -ENOMEM; -EINVAL when fn is NULL; -ENXIO when the runtime is
+ * not running. */
+GO_API int go_blocking(void *(*fn)(void *), void *arg, void **result);
 
 /* A green thread with a result that somebody collects. */
 typedef struct go_task go_task;

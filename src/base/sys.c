@@ -241,23 +241,55 @@ void rt_sys_free(void *p) {
     free(p);
 }
 
-int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
+static int start_thread(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
     int err = rt_fault(RT_FAULT_THREAD);
     if (err)
         return err;
-    int saved = errno;
     sigset_t all, before;
     sigfillset(&all);
     static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
         sigdelset(&all, synchronous[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits it */
-    err = -pthread_create(t, NULL, fn, arg);
+    err = -pthread_create(t, attr, fn, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return err;
+}
+
+int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
+    int saved = errno;
+    int err = start_thread(t, NULL, fn, arg);
     if (err == 0)
         pthread_setname_np(*t, name);
     errno = saved;
     return err;
+}
+
+int rt_sys_thread_sized(void *(*fn)(void *), void *arg, size_t stack_bytes) {
+    int saved = errno;
+    pthread_t t;
+    pthread_attr_t attr;
+    int err = -pthread_attr_init(&attr);
+    if (err == 0) {
+        pthread_attr_setstacksize(&attr, stack_bytes);
+        err = start_thread(&t, &attr, fn, arg);
+        pthread_attr_destroy(&attr);
+    }
+    errno = saved;
+    return err;
+}
+
+void rt_sys_thread_name(const char *name) {
+    int saved = errno;
+    pthread_setname_np(pthread_self(), name);
+    errno = saved;
+}
+
+void rt_sys_alt_stack(void *base, size_t bytes) {
+    int saved = errno;
+    stack_t ss = {.ss_sp = base, .ss_size = bytes, .ss_flags = base ? 0 : SS_DISABLE};
+    sigaltstack(&ss, NULL);
+    errno = saved;
 }
 
 int rt_sys_thread_count(void) {

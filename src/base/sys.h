@@ -46,6 +46,12 @@ void rt_sys_free(void *p);
 
 /* Start a thread named `name` with every signal blocked but the synchronous ones. 0 or -errno. */
 int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name);
+/* The same with a stack of that many bytes, not joinable through what this returns: the thread may
+ * have ended by then. So it gives itself its name, and pthread_self() to whoever joins it. */
+int rt_sys_thread_sized(void *(*fn)(void *), void *arg, size_t stack_bytes);
+void rt_sys_thread_name(const char *name); /* of the calling thread */
+/* Signal handlers that ask for it run there from now on; base NULL: there is none. */
+void rt_sys_alt_stack(void *base, size_t bytes);
 /* Threads of this process, or -errno. */
 int rt_sys_thread_count(void);
 

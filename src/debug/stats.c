@@ -1,5 +1,6 @@
 /* stats.c - counters and facts. */
 #include "sched/poller.h"
+#include "sched/pool.h"
 #include "sched/globq.h"
 #include "sched/runq.h"
 #include "sched/sched.h"
@@ -15,7 +16,10 @@
 
 static void count(struct go_stats *s) {
     s->procs = rt.procs;
-    s->threads = rt.procs + 1; /* sysmon */
+    struct rt_pool_counts pool = rt_pool_counts();
+    s->threads = rt.procs + 1 + pool.threads; /* one is sysmon */
+    s->blocking_threads = pool.threads;
+    s->blocking_queued = pool.queued;
     s->runnable = rt_globq_size();
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_p *p = &rt.ps[i];

@@ -147,7 +147,8 @@ _Static_assert(sizeof(struct rt_g) == 4 * RT_CACHE_LINE, "what a green thread co
 enum rt_why {
     RT_WHY_NONE, RT_WHY_CHAN_SEND, RT_WHY_CHAN_RECV, RT_WHY_MUTEX, RT_WHY_WAITGROUP, RT_WHY_JOIN,
     RT_WHY_SLEEP, RT_WHY_IO_READ, RT_WHY_IO_WRITE, RT_WHY_SELECT, RT_WHY_OTHER,
-    RT_WHY_RWMUTEX, RT_WHY_COND, RT_WHY_ONCE, RT_WHY_SEM, RT_WHY_BARRIER, RT_WHY_GROUP
+    RT_WHY_RWMUTEX, RT_WHY_COND, RT_WHY_ONCE, RT_WHY_SEM, RT_WHY_BARRIER, RT_WHY_GROUP,
+    RT_WHY_BLOCKING
 };
 
 /* A batch of Gs, in order, linked through g->next. */
@@ -264,6 +265,7 @@ struct rt_sched {
     struct rt_m *ms;        /* as many; ms[i] holds ps[i] */
     uint8_t stack_class;    /* the default */
     size_t max_tasks;
+    unsigned max_threads;
     unsigned flags;
     uint64_t seed;          /* of choices made at random: GORT_SEED, else another each time */
     uint64_t foreign_spawned; /* by threads without a P */

@@ -6,9 +6,10 @@
  * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED; a forked child is FORKED for ever.
  * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is
  * claimed if it is parked, again and again, because some were just on their way, and from half of
- * the grace on inside a shield, too; (3) all have ended; (4) foreign threads have left; (5) the Ms
- * are told, woken and joined; (6) memory is freed. A stop whose grace is over leaves after (2), and
- * the next go_stop goes on there. */
+ * the grace on inside a shield, too; (3) all have ended, and what they left to the pool; (4)
+ * foreign threads have left; (5) the threads of the pool and the Ms are told, woken and joined; (6)
+ * memory is freed. A stop whose grace is over leaves after (2), and the next go_stop goes on
+ * there. */
 #include "sched/start.h"
 
 #include "base/chaos.h"
@@ -20,17 +21,17 @@
 #include "sched/idle.h"
 #include "sched/park.h"
 #include "sched/poller.h"
+#include "sched/pool.h"
 #include "sched/proc.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 #include "sched/timer.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { ALT_STACK_BYTES = 64 * 1024 };
+enum { ALT_STACK_BYTES = 64 * 1024, MORE_THREADS = 64 };
 static const size_t DEFAULT_STACK = 256 * 1024;
 static const int64_t STOP_NAP_MIN_NS = 20 * 1000, STOP_NAP_MAX_NS = 1000 * 1000;
 
@@ -74,14 +75,9 @@ void rt_foreign_leave(void) {
 
 /* ---- workers --------------------------------------------------------------------------------- */
 
-static void set_alt_stack(void *base) {
-    stack_t ss = {.ss_sp = base, .ss_size = ALT_STACK_BYTES, .ss_flags = base ? 0 : SS_DISABLE};
-    sigaltstack(&ss, NULL);
-}
-
 static void *worker_main(void *arg) {
     struct rt_m *m = arg;
-    set_alt_stack(m->alt_stack);
+    rt_sys_alt_stack(m->alt_stack, ALT_STACK_BYTES);
     pthread_attr_t attr;
     void *low = NULL;
     size_t bytes = 0;
@@ -105,7 +101,7 @@ static void *worker_main(void *arg) {
         rt_proc_run(m);
     if (up && rt_poller && rt_poller->m_stop)
         rt_poller->m_stop(m);
-    set_alt_stack(NULL);
+    rt_sys_alt_stack(NULL, 0);
     rt_tls_m = NULL;
     return NULL;
 }
@@ -194,7 +190,8 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
     rt.procs = opt->procs ? opt->procs : env->procs ? env->procs : rt_sys_cpus();
     if (rt.procs > RT_MAX_PROCS)
         rt.procs = RT_MAX_PROCS;
-    if (opt->max_threads && opt->max_threads < rt.procs + 1)
+    rt.max_threads = opt->max_threads ? opt->max_threads : rt.procs + MORE_THREADS;
+    if (rt.max_threads < rt.procs + 1)
         return -EINVAL;
     size_t stack = opt->stack_size ? opt->stack_size : env->stack ? env->stack : DEFAULT_STACK;
     int size_class = rt_stack_class(stack);
@@ -270,6 +267,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt.foreign_spawned = rt.foreign_ended = 0;
     rt_idle_start();
     rt_g_start(rt.max_tasks);
+    rt_pool_start(rt.max_threads - rt.procs - 1);
     err = rt_stack_start(rt.procs, rt.stack_class);
     if (err == 0)
         err = make_ps_and_ms();
@@ -345,7 +343,7 @@ static const char *why_text(uint32_t why) {
         [RT_WHY_OTHER] = "parked",              [RT_WHY_RWMUTEX] = "rwmutex lock",
         [RT_WHY_COND] = "cond wait",            [RT_WHY_ONCE] = "once",
         [RT_WHY_SEM] = "semaphore acquire",     [RT_WHY_BARRIER] = "barrier wait",
-        [RT_WHY_GROUP] = "group wait"};
+        [RT_WHY_GROUP] = "group wait",         [RT_WHY_BLOCKING] = "blocking call"};
     return why < sizeof text / sizeof *text ? text[why] : "?";
 }
 
@@ -395,19 +393,26 @@ static void name_all(bool at_rest) {
     rt_g_each(name_one, &n);
     if (n.left == 0)
         rt_log("  ... (%llu in all)", (unsigned long long)live());
+    unsigned orphans = rt_pool_counts().orphans;
+    if (orphans != 0)
+        rt_log("  %u blocking calls, lookups of names, that nobody waits for any more", orphans);
+}
+
+static bool all_over(void) {
+    return live() == 0 && rt_pool_counts().orphans == 0;
 }
 
 /* Steps (2) and (3). From pierce_at on shields do not help. */
 static bool cancel_all_until(int64_t pierce_at, int64_t deadline) {
     int64_t nap = STOP_NAP_MIN_NS;
-    while (live() != 0) {
+    while (!all_over()) {
         uint32_t bits = RT_ATT_STOP;
         if (rt_sys_now() >= pierce_at)
             bits |= RT_ATT_PIERCE;
         rt_g_each(mark_stopping, &bits);
         rt_fence_heavy(); /* attention, then the word: pairs with the light fence in rt_commit */
         rt_g_each(wake_stopping, NULL);
-        if (live() == 0)
+        if (all_over())
             break;
         if (rt_sys_now() >= deadline)
             return false;
@@ -432,7 +437,8 @@ static int stop(int64_t grace_ns) {
             rt_poller_evict();
             rt_sys_nap(STOP_NAP_MIN_NS);
         }
-    } while (live() != 0); /* a foreign thread had come in before the stop, and spawned */
+    } while (!all_over()); /* a foreign thread had come in before the stop, and spawned */
+    rt_pool_stop();
     end_workers();
     rt_sysmon_stop();
     rt_poller_stop();
@@ -443,7 +449,8 @@ static int stop(int64_t grace_ns) {
 }
 
 int go_stop(int64_t grace_ns) {
-    if (rt_m())
+    uint32_t now = rt_load_seq_cst(&rt.state);
+    if (rt_m() || ((now == RT_RUNNING || now == RT_STOPPING) && rt_pool_is_ours()))
         return -EDEADLK;
     uint32_t idle = 0;
     if (!rt_cas(&stopper, &idle, 1))

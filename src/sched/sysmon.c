@@ -18,10 +18,11 @@
  * not (sync/sem.c).
  *
  * It also tells a deadlock, for go_run alone: at DEADLOCK_TICKS ticks in a row every M sleeps,
- * nothing is queued, nobody waits with a deadline, for a descriptor, or for a semaphore (a signal
- * handler may release it), nothing was spawned or has parked since the tick before, and no thread
- * is in the process that is not ours or the one waiting in go_run, who could wake anybody. One look
- * would not do: between its parts a foreign thread may have come and spawned. */
+ * nothing is queued, nobody waits with a deadline, for a descriptor, for a blocking call, or for a
+ * semaphore (a signal handler may release it), nothing was spawned or has parked since the tick
+ * before, and no thread is in the process that is not ours or the one waiting in go_run, who could
+ * wake anybody. One look would not do: between its parts a foreign thread may have come and
+ * spawned. */
 #include "sched/sysmon.h"
 
 #include "base/lock.h"
@@ -30,6 +31,7 @@
 #include "sched/globq.h"
 #include "sched/idle.h"
 #include "sched/poller.h"
+#include "sched/pool.h"
 #include "sched/runq.h"
 #include "sched/stack.h"
 #include "sched/start.h"
@@ -118,8 +120,9 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 
 /* A number that changes with each spawn and park; 0: not even suspicious. */
 static uint64_t suspicion(bool *but_for_threads) {
+    struct rt_pool_counts pool = rt_pool_counts();
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
-        rt_globq_size() != 0 || rt_sem_waited())
+        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0)
         return 0;
     bool timed = false; /* an entry in a heap may be of a wait that is long over */
     if (rt_timer_earliest_any() != INT64_MAX)
@@ -133,8 +136,8 @@ static uint64_t suspicion(bool *but_for_threads) {
             return 0;
         n += rt_load_relaxed(&p->spawned) + rt_load_relaxed(&p->parks);
     }
-    /* The Ms, sysmon, who is in go_run, and TSan's own. */
-    *but_for_threads = rt_sys_thread_count() != (int)rt.procs + 2 + RT_TSAN;
+    /* The Ms, sysmon, who is in go_run, TSan's own, and idle ones of the pool. */
+    *but_for_threads = rt_sys_thread_count() != (int)(rt.procs + pool.threads) + 2 + RT_TSAN;
     return *but_for_threads ? 0 : n;
 }
 

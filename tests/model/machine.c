@@ -3,6 +3,7 @@
 
 #include "base/sys.h"
 #include "sched/g.h"
+#include "sched/pool.h"
 #include "sched/proc.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
@@ -232,6 +233,9 @@ WEAK int64_t rt_stack_scavenge(int64_t now) {
     return INT64_MAX;
 }
 WEAK void rt_sem_answer_all(void) {
+}
+WEAK struct rt_pool_counts rt_pool_counts(void) {
+    return (struct rt_pool_counts){0};
 }
 WEAK bool rt_sem_waited(void) {
     return false;
