@@ -16,12 +16,15 @@
 
 GO_BEGIN_DECLS
 
+struct addrinfo;
+
 /* A listening socket (for "udp": a bound one), non-blocking and close-on-exec.
  * network: "tcp" (both families by the address), "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", and
  * as Go calls them "unixgram" (datagrams: bound as for "udp") and "unixpacket" (SOCK_SEQPACKET).
  * address: "127.0.0.1:8080", ":8080" (all addresses, IPv6 with IPv4 where there is IPv6), "[::1]:0"
  * (port 0: the kernel chooses; ask getsockname), or a path for the "unix" ones ("@name" for the
- * abstract namespace). SO_REUSEADDR is set for TCP, the backlog is SOMAXCONN. Never parks.
+ * abstract namespace). "localhost" is the loopback address; no other name is looked up, because
+ * this never parks: see go_getaddrinfo. SO_REUSEADDR is set for TCP, the backlog is SOMAXCONN.
  * Returns the descriptor; -EINVAL for a text that is no such address; -EADDRINUSE, -EACCES, ... */
 GO_API int go_listen(const char *network, const char *address);
 
@@ -50,9 +53,25 @@ GO_API int go_listen_with(const char *network, const char *address,
  * as Go's net/http does, so that one greedy moment does not end the server. */
 GO_API int go_accept(int fd, struct sockaddr *sa, socklen_t *len);
 
-/* Connect to a numeric address, in the forms of go_listen; with an empty host to the local host.
- * Returns a non-blocking descriptor with TCP_NODELAY; -EINVAL for a bad text; -ECONNREFUSED, ... */
+/* Connect to an address in the forms of go_listen, with an empty host to the local host, or to a
+ * name, "example.org:80", which is looked up by go_getaddrinfo. Its addresses are tried in order,
+ * one after the other; the kernel takes about two minutes to give up one that does not answer, so
+ * set a deadline (gort/scope.h), which ends the lookup, too.
+ * Returns a non-blocking descriptor with TCP_NODELAY; -EINVAL for a bad text; when none of the
+ * addresses works the first error that says more than that there is no way to it, -ECONNREFUSED,
+ * ...; and of the lookup: -ENOENT, no such name or no address of that family; -EAGAIN, no answer
+ * now, or no thread for it; -EIO, it fails for good; -ENOMEM. */
 GO_API int go_dial(const char *network, const char *address);
+
+/* As getaddrinfo(3), which waits on a thread of the pool of go_blocking while the caller is parked;
+ * on a foreign thread it is called right there. *res, which is set when the result is 0, is freed
+ * with freeaddrinfo(3).
+ * Returns 0 or an EAI code for gai_strerror(3), never EAI_SYSTEM: EAI_MEMORY, EAI_AGAIN (also when
+ * no thread can be started) or EAI_FAIL stand for it; or -ECANCELED, -ETIMEDOUT, which are no EAI
+ * codes, at once, while the thread goes on and drops its answer (go_stop waits for it); -ENXIO when
+ * the runtime is not running, the number of EAI_FAMILY. */
+GO_API int go_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                          struct addrinfo **res);
 
 /* Finish connecting fd to sa, as connect(2). 0 or -errno. */
 GO_API int go_connect(int fd, const struct sockaddr *sa, socklen_t len);

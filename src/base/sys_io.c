@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -246,6 +247,43 @@ unsigned rt_sys_if_index(const char *name) {
     unsigned index = if_nametoindex(name);
     errno = saved;
     return index;
+}
+
+static int eai_of(int error) {
+    switch (error) {
+    case ENOMEM:
+        return EAI_MEMORY;
+    case EAGAIN:
+    case EINTR:
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ETIMEDOUT:
+    case ECONNREFUSED:
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+        return EAI_AGAIN;
+    default:
+        return EAI_FAIL;
+    }
+}
+
+int rt_sys_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **res) {
+    int err = rt_fault(RT_FAULT_LOOKUP), saved = errno;
+    if (err)
+        return eai_of(-err);
+    int r = getaddrinfo(host, service, hints, res);
+    if (r == EAI_SYSTEM)
+        r = eai_of(errno);
+    errno = saved;
+    return r;
+}
+
+void rt_sys_freeaddrinfo(struct addrinfo *list) {
+    int saved = errno;
+    freeaddrinfo(list);
+    errno = saved;
 }
 
 bool rt_sys_is_socket_file(const char *path) {

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+struct addrinfo;
 struct epoll_event;
 
 /* ---- transfers. EINTR is retried in all of them ---------------------------------------------- */
@@ -58,6 +59,11 @@ int rt_sys_connected(int fd);                      /* 0: it has a peer; -ENOTCON
 /* connect(2) on a blocking socket that gives up after a clock tick, as if it were non-blocking. */
 int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len);
 unsigned rt_sys_if_index(const char *name); /* 0: there is none of that name */
+/* getaddrinfo(3), with EAI_SYSTEM made an EAI code that fits errno best: EAI_MEMORY, EAI_AGAIN for
+ * what may work later, else EAI_FAIL. */
+int rt_sys_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **res);
+void rt_sys_freeaddrinfo(struct addrinfo *list);
 bool rt_sys_is_socket_file(const char *path); /* not a link to one */
 int rt_sys_unlink(const char *path);
 

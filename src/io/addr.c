@@ -1,5 +1,6 @@
 /* addr.c - parsing addresses by hand: getaddrinfo(3) may read files, load modules and take a lot of
- * stack, and all it would do here is inet_pton(3). */
+ * stack, and all it would do here is inet_pton(3). "localhost" is the loopback address without a
+ * question to anybody (RFC 6761, 6.3). */
 #include "io/addr.h"
 
 #include "base/sys_io.h"
@@ -9,6 +10,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct network {
     const char *name;
@@ -80,26 +82,37 @@ static long scope_of(char *host) {
     return n > 0 ? n : -1;
 }
 
+/* "host:port" or "[host]:port" taken apart: the length of the host, which begins at *host; -EINVAL.
+ * *port is in the network's order. */
+static int split(const char *address, const char **host, in_port_t *port, bool *brackets) {
+    const char *colon = strrchr(address, ':');
+    long n = colon ? number(colon + 1, 65535) : -1;
+    if (n < 0)
+        return -EINVAL;
+    size_t len = (size_t)(colon - address);
+    *brackets = len >= 2 && address[0] == '[' && colon[-1] == ']';
+    *host = address + *brackets;
+    *port = htons((uint16_t)n);
+    len -= *brackets ? 2 : 0;
+    return len < 256 ? (int)len : -EINVAL;
+}
+
 static int parse_ip(const struct network *net, const char *address, bool passive,
                     struct rt_addr out[RT_ADDR_MAX]) {
     char host[INET6_ADDRSTRLEN + 32];
-    const char *colon = strrchr(address, ':');
-    if (!colon)
+    bool brackets;
+    in_port_t port;
+    int len = split(address, &address, &port, &brackets);
+    if (len < 0 || (size_t)len >= sizeof host)
         return -EINVAL;
-    long n = number(colon + 1, 65535);
-    size_t len = (size_t)(colon - address);
-    bool brackets = len >= 2 && address[0] == '[' && colon[-1] == ']';
-    if (brackets)
-        address++, len -= 2;
-    if (n < 0 || len >= sizeof host)
-        return -EINVAL;
-    in_port_t port = htons((uint16_t)n);
     if (len == 0)
         return brackets ? -EINVAL : empty_host(net, port, passive, out);
-    memcpy(host, address, len);
+    memcpy(host, address, (size_t)len);
     host[len] = 0;
     struct in_addr four;
     if (!brackets) {
+        if (!strcasecmp(host, "localhost"))
+            return empty_host(net, port, false, out);
         if (!net->four || inet_pton(AF_INET, host, &four) != 1)
             return -EINVAL;
         out[0] = make4(net, port, four);
@@ -127,6 +140,13 @@ static int parse_unix(int type, const char *path, struct rt_addr *out) {
     return 1;
 }
 
+static const struct network *network_of(const char *name) {
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++)
+        if (!strcmp(name, networks[i].name))
+            return &networks[i];
+    return NULL;
+}
+
 int rt_addr_parse(const char *network, const char *address, bool passive,
                   struct rt_addr out[RT_ADDR_MAX]) {
     if (!network || !address)
@@ -137,8 +157,61 @@ int rt_addr_parse(const char *network, const char *address, bool passive,
         return parse_unix(SOCK_DGRAM, address, out);
     if (!strcmp(network, "unixpacket"))
         return parse_unix(SOCK_SEQPACKET, address, out);
-    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++)
-        if (!strcmp(network, networks[i].name))
-            return parse_ip(&networks[i], address, passive, out);
-    return -EINVAL;
+    const struct network *net = network_of(network);
+    return net ? parse_ip(net, address, passive, out) : -EINVAL;
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* Letters, digits, '-', '_' and dots, and the last label is no number: what ends in one is an IPv4
+ * address with a mistake in it, which resolvers would take for some other address (1.2.3 for
+ * 1.2.0.3). */
+static bool is_name(const char *host) {
+    size_t len = strlen(host), label = 0;
+    if (len > 0 && host[len - 1] == '.') /* the root, "example.org." */
+        len--;
+    if (len == 0 || len > 253)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = host[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        if (!letter && c != '-' && c != '.' && !(c >= '0' && c <= '9'))
+            return false;
+        if (c == '.' && i == label) /* an empty one */
+            return false;
+        if (c == '.')
+            label = i + 1;
+    }
+    return label < len && !(host[label] >= '0' && host[label] <= '9' &&
+                            strspn(host + label, "0123456789abcdefxABCDEFX") >= len - label);
+}
+
+int rt_addr_parse_name(const char *network, const char *address, struct rt_addr_name *out) {
+    const struct network *net = network && address ? network_of(network) : NULL;
+    bool brackets = false;
+    int len = net ? split(address, &address, &out->port, &brackets) : -EINVAL;
+    if (len < 0 || brackets)
+        return -EINVAL;
+    memcpy(out->host, address, (size_t)len);
+    out->host[len] = 0;
+    out->type = net->type;
+    out->protocol = net->protocol;
+    out->family = net->four && net->six ? AF_UNSPEC : net->four ? AF_INET : AF_INET6;
+    return is_name(out->host) ? 0 : -EINVAL;
+}
+
+bool rt_addr_make(const struct rt_addr_name *name, const struct sockaddr *sa, socklen_t len,
+                  struct rt_addr *out) {
+    *out = (struct rt_addr){.type = name->type, .protocol = name->protocol, .len = len};
+    bool known = (sa->sa_family == AF_INET && len == sizeof out->in) ||
+                 (sa->sa_family == AF_INET6 && len == sizeof out->in6);
+    if (!known || (name->family != AF_UNSPEC && name->family != sa->sa_family))
+        return false;
+    memcpy(&out->sa, sa, len);
+    if (sa->sa_family == AF_INET)
+        out->in.sin_port = name->port;
+    else
+        out->in6.sin6_port = name->port;
+    out->only6 = name->family == AF_INET6;
+    return true;
 }

@@ -1,4 +1,4 @@
-/* addr.h - "tcp" and "127.0.0.1:8080" as the kernel wants them. Numeric addresses only. */
+/* addr.h - "tcp" and "127.0.0.1:8080" as the kernel wants them, and names taken apart. */
 #ifndef RT_ADDR_H
 #define RT_ADDR_H
 
@@ -21,9 +21,21 @@ struct rt_addr {
 
 enum { RT_ADDR_MAX = 2 };
 
-/* The addresses to try, in order: their number, or -EINVAL. passive: to listen on; an empty host is
- * then any address, else the local host. */
+/* The addresses to try, in order: their number, or -EINVAL, also for a name that must be looked up.
+ * passive: to listen on; an empty host is then any address, else the local host. */
 int rt_addr_parse(const char *network, const char *address, bool passive,
                   struct rt_addr out[RT_ADDR_MAX]);
+
+/* "example.org:80", which rt_addr_parse does not take. */
+struct rt_addr_name {
+    int family, type, protocol; /* AF_UNSPEC: either */
+    in_port_t port;
+    char host[256];
+};
+int rt_addr_parse_name(const char *network, const char *address, struct rt_addr_name *out);
+
+/* One that a lookup has found. False: of another family. */
+bool rt_addr_make(const struct rt_addr_name *name, const struct sockaddr *sa, socklen_t len,
+                  struct rt_addr *out);
 
 #endif

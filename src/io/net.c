@@ -12,10 +12,12 @@
 #include "base/sys.h"
 #include "base/sys_io.h"
 #include "io/addr.h"
-#include "netpoll/fd.h"
+#include "io/adopt.h"
 
 #include <gort/io.h>
 #include <gort/time.h>
+#include <limits.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 
 /* ---- listen ---------------------------------------------------------------------------------- */
@@ -236,43 +238,87 @@ int go_connect(int fd, const struct sockaddr *sa, socklen_t len) {
     return r;
 }
 
-/* Called with the runtime held: on a green thread, or by a foreign thread with a reference. */
 static int dial_to(const struct rt_addr *a) {
-    int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
-    if (fd < 0)
-        return fd;
     bool stream = a->type == SOCK_STREAM;
-    if (a->protocol == IPPROTO_TCP)
+    int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
+    if (fd >= 0 && a->protocol == IPPROTO_TCP)
         rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    int err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    fd = rt_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    int err = fd < 0 ? 0 : go_connect(fd, &a->sa, a->len);
     if (err) {
-        rt_sys_close(fd);
-        return err;
-    }
-    err = go_connect(fd, &a->sa, a->len);
-    if (err) {
-        rt_fd_close(fd);
+        go_close(fd);
         return err;
     }
     return fd;
 }
 
+/* These say that there is no way to an address, and nothing of who is there. */
+static bool tells_little(int err) {
+    return err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL || err == -ENETUNREACH ||
+           err == -EHOSTUNREACH;
+}
+
+enum { UNTRIED = INT_MIN };
+
+/* Try one more address, after *r befell those before it: true when there is no more to do. What is
+ * reported at the end is the first error that tells something, else the first. */
+static bool dial_next(const struct rt_addr *a, int *r) {
+    int fd = dial_to(a);
+    if (*r == UNTRIED || fd >= 0 || (tells_little(*r) && !tells_little(fd)))
+        *r = fd;
+    if (fd >= 0)
+        return true;
+    int err = rt_cancel_check(rt_self()); /* -ETIMEDOUT may be the scope's, or one peer's */
+    *r = err ? fd : *r;
+    return err != 0;
+}
+
+static int as_errno(int eai) {
+    switch (eai) {
+    case 0:
+    case -ECANCELED:
+    case -ETIMEDOUT:
+    case -ENXIO: /* EAI_FAMILY has the same number, and we ask for families that exist */
+        return eai;
+    case EAI_AGAIN:
+        return -EAGAIN;
+    case EAI_MEMORY:
+        return -ENOMEM;
+    case EAI_FAIL:
+        return -EIO;
+    default:
+        return -ENOENT;
+    }
+}
+
+static int dial_name(const struct rt_addr_name *name) {
+    struct addrinfo hints = {.ai_family = name->family, .ai_socktype = name->type,
+                             .ai_protocol = name->protocol};
+    struct addrinfo *list = NULL;
+    struct rt_addr a;
+    int r = as_errno(go_getaddrinfo(name->host, NULL, &hints, &list));
+    if (r)
+        return r;
+    r = UNTRIED;
+    for (struct addrinfo *i = list; i; i = i->ai_next)
+        if (rt_addr_make(name, i->ai_addr, i->ai_addrlen, &a) && dial_next(&a, &r))
+            break;
+    rt_sys_freeaddrinfo(list);
+    return r == UNTRIED ? -ENOENT : r;
+}
+
 int go_dial(const char *network, const char *address) {
     struct rt_addr list[RT_ADDR_MAX];
-    bool thread = rt_m() == NULL;
-    if (thread && rt_foreign_enter() != 0)
-        return -ENXIO;
-    int r = rt_cancel_check(rt_self());
-    int n = r ? 0 : rt_addr_parse(network, address, false, list);
+    struct rt_addr_name name;
+    int r = rt_m() == NULL && rt_running() ? -ENXIO : rt_cancel_check(rt_self());
+    if (r)
+        return r;
+    int n = rt_addr_parse(network, address, false, list);
     if (n < 0)
-        r = n;
-    for (int i = 0; i < n; i++) {
-        r = dial_to(&list[i]);
-        if (r >= 0 || r == -ECANCELED || r == -ETIMEDOUT)
-            break;
-    }
-    if (thread)
-        rt_foreign_leave();
+        return rt_addr_parse_name(network, address, &name) == 0 ? dial_name(&name) : n;
+    r = UNTRIED;
+    for (int i = 0; i < n && !dial_next(&list[i], &r); i++)
+        ;
     return r;
 }
 

@@ -395,7 +395,7 @@ static void name_all(bool at_rest) {
         rt_log("  ... (%llu in all)", (unsigned long long)live());
     unsigned orphans = rt_pool_counts().orphans;
     if (orphans != 0)
-        rt_log("  %u blocking calls, lookups of names, that nobody waits for any more", orphans);
+        rt_log("  lookups of names that were given up and still run: %u", orphans);
 }
 
 static bool all_over(void) {

@@ -17,7 +17,7 @@ static void texts(void *arg) {
         {"tcp", "127.0.0.1:65536"}, {"tcp", "127.0.0.1:-1"}, {"tcp", "127.0.0.1:80 "},
         {"tcp", "127.0.0.256:80"}, {"tcp", "1.2.3:80"}, {"tcp", "::1:80"}, {"tcp", "[::1]80"},
         {"tcp", "[::1:80"}, {"tcp", "[]:80"}, {"tcp", "[127.0.0.1]:80"}, {"tcp4", "[::1]:80"},
-        {"tcp6", "127.0.0.1:80"}, {"tcp", "[::1%nosuchif0]:80"}, {"tcp", "nosuchhost:80"},
+        {"tcp6", "127.0.0.1:80"}, {"tcp", "[::1%nosuchif0]:80"}, {"tcp", "no such host:80"},
         {"sctp", "127.0.0.1:80"}, {"", "127.0.0.1:80"}, {"TCP", "127.0.0.1:80"}, {"unix", ""},
         {"unix", "@"}, {NULL, "127.0.0.1:80"}, {"tcp", NULL},
         {"tcp", "127.0.0.1:99999999999999999999999"},
@@ -29,6 +29,7 @@ static void texts(void *arg) {
     char lengthy[200];
     memset(lengthy, 'a', sizeof lengthy);
     lengthy[sizeof lengthy - 1] = 0;
+    T_EQ(go_listen("tcp", "example.org:80"), -EINVAL); /* to listen on, no name is looked up */
     T_EQ(go_listen("unix", lengthy), -EINVAL);
     T_EQ(go_listen("tcp", lengthy), -EINVAL);
     memcpy(lengthy + sizeof lengthy - 4, ":80", 4);

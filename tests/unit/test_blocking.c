@@ -293,6 +293,18 @@ GTest(blocking, what_has_begun_is_waited_for) {
     }
 }
 
+GTest(blocking, in_a_cancelled_scope_fn_is_not_called) {
+    go_scope s;
+    set_up();
+    T_EQ(go_blocking(count_call, NULL, NULL), 0); /* a thread is there */
+    go_scope_enter(&s, GO_FOREVER);
+    go_scope_cancel(&s);
+    for (int i = 0; i < 1000; i++)
+        T_EQ(go_blocking(count_call, NULL, NULL), -ECANCELED);
+    T_EQ(go_scope_leave(&s), -ECANCELED);
+    T_EQ(rt_load_seq_cst(&calls), 1);
+}
+
 /* ---- no threads, no memory ------------------------------------------------------------------- */
 
 static void try_without(void *arg T_UNUSED) {
