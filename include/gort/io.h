@@ -17,6 +17,7 @@
 GO_BEGIN_DECLS
 
 struct addrinfo;
+struct stat;
 
 /* A listening socket (for "udp": a bound one), non-blocking and close-on-exec.
  * network: "tcp" (both families by the address), "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", and
@@ -76,7 +77,9 @@ GO_API int go_getaddrinfo(const char *host, const char *service, const struct ad
 /* Finish connecting fd to sa, as connect(2). 0 or -errno. */
 GO_API int go_connect(int fd, const struct sockaddr *sa, socklen_t len);
 
-/* As read(2), write(2), readv(2), writev(2): the number of bytes, 0 at the end, or -errno. */
+/* As read(2), write(2), readv(2), writev(2): the number of bytes, 0 at the end, or -errno. Of a
+ * file what the page cache has at once, which may be less than n; when it has nothing, or the file
+ * system cannot tell, as go_pread. */
 GO_API ssize_t go_read(int fd, void *buf, size_t n);
 GO_API ssize_t go_write(int fd, const void *buf, size_t n);
 GO_API ssize_t go_readv(int fd, const struct iovec *iov, int count);
@@ -85,11 +88,25 @@ GO_API ssize_t go_writev(int fd, const struct iovec *iov, int count);
 /* Write all n bytes: n, or -errno, and then how much went out is unknown. */
 GO_API ssize_t go_write_all(int fd, const void *buf, size_t n);
 
-/* As pread(2) and pwrite(2). They do not park: what is not in the page cache, and a slow disk, hold
- * up the worker that the caller runs on (there is no pool of threads for it yet). -EINVAL for an
- * offset below 0; -ESPIPE where there are no offsets. */
+/* As pread(2) and pwrite(2). What is in the page cache is moved at once, for the rest the caller
+ * parks while a thread of the pool of go_blocking waits for the disk: that is not cancelled once it
+ * has begun, and a short count is then what pread(2) makes of it. -EINVAL for an offset below 0;
+ * -ESPIPE where there are no offsets; -EAGAIN when no thread can be started. */
 GO_API ssize_t go_pread(int fd, void *buf, size_t n, off_t offset);
 GO_API ssize_t go_pwrite(int fd, const void *buf, size_t n, off_t offset);
+
+/* As open(2), fsync(2), fdatasync(2), fstat(2), unlink(2), rename(2), mkdir(2), on a thread of the
+ * pool of go_blocking while the caller is parked; on a foreign thread right there. Not cancelled
+ * once they have begun: to open a FIFO waits for its other end, whatever becomes of the scope.
+ * go_open makes a close-on-exec descriptor, for go_close; mode counts with O_CREAT alone.
+ * 0, or the descriptor; -errno; -EAGAIN when no thread can be started. */
+GO_API int go_open(const char *path, int flags, mode_t mode);
+GO_API int go_fsync(int fd);
+GO_API int go_fdatasync(int fd);
+GO_API int go_fstat(int fd, struct stat *st);
+GO_API int go_unlink(const char *path);
+GO_API int go_rename(const char *from, const char *to);
+GO_API int go_mkdir(const char *path, mode_t mode);
 
 /* As sendfile(2), without its SIGPIPE: from the file `in`, at *offset, which is moved on, or at its
  * position when offset is NULL. Parks until out has room, and returns what went out then, 0 at the

@@ -16,6 +16,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -94,12 +95,14 @@ ssize_t rt_sys_pwrite(int fd, const void *buf, size_t n, off_t offset) {
 
 ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset) {
     struct iovec iov = {.iov_base = buf, .iov_len = n};
-    return RETRY(preadv2(fd, &iov, 1, offset, RWF_NOWAIT));
+    int err = rt_fault(RT_FAULT_NOWAIT);
+    return err ? err : RETRY(preadv2(fd, &iov, 1, offset, RWF_NOWAIT));
 }
 
 ssize_t rt_sys_pwrite_nowait(int fd, const void *buf, size_t n, off_t offset) {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n};
-    return RETRY(pwritev2(fd, &iov, 1, offset, RWF_NOWAIT));
+    int err = rt_fault(RT_FAULT_NOWAIT);
+    return err ? err : RETRY(pwritev2(fd, &iov, 1, offset, RWF_NOWAIT));
 }
 
 off_t rt_sys_seek(int fd, off_t offset, int whence) {
@@ -128,11 +131,13 @@ ssize_t rt_sys_sendfile(int out, int in, off_t *offset, size_t n, bool worker) {
 }
 
 ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count) {
-    return RETRY(preadv2(fd, iov, count, -1, RWF_NOWAIT));
+    int err = rt_fault(RT_FAULT_NOWAIT);
+    return err ? err : RETRY(preadv2(fd, iov, count, -1, RWF_NOWAIT));
 }
 
 ssize_t rt_sys_writev_nowait(int fd, const struct iovec *iov, int count) {
-    return RETRY(pwritev2(fd, iov, count, -1, RWF_NOWAIT));
+    int err = rt_fault(RT_FAULT_NOWAIT);
+    return err ? err : RETRY(pwritev2(fd, iov, count, -1, RWF_NOWAIT));
 }
 
 /* ---- descriptors ----------------------------------------------------------------------------- */
@@ -180,6 +185,43 @@ int rt_sys_close(int fd) {
     int err = KEEP_ERRNO(int, close(fd));
     AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
     return err == -EINTR ? 0 : err;
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+int rt_sys_open(const char *path, int flags, mode_t mode) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : (int)RETRY(open(path, flags | O_CLOEXEC, mode));
+}
+
+int rt_sys_fsync(int fd) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : (int)RETRY(fsync(fd));
+}
+
+int rt_sys_fdatasync(int fd) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : (int)RETRY(fdatasync(fd));
+}
+
+int rt_sys_fstat(int fd, struct stat *st) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : KEEP_ERRNO(int, fstat(fd, st));
+}
+
+int rt_sys_unlink(const char *path) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : KEEP_ERRNO(int, unlink(path));
+}
+
+int rt_sys_rename(const char *from, const char *to) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : KEEP_ERRNO(int, rename(from, to));
+}
+
+int rt_sys_mkdir(const char *path, mode_t mode) {
+    int err = rt_fault(RT_FAULT_FILE);
+    return err ? err : KEEP_ERRNO(int, mkdir(path, mode));
 }
 
 /* ---- sockets --------------------------------------------------------------------------------- */
@@ -289,10 +331,6 @@ void rt_sys_freeaddrinfo(struct addrinfo *list) {
 bool rt_sys_is_socket_file(const char *path) {
     struct stat st;
     return KEEP_ERRNO(int, lstat(path, &st)) == 0 && S_ISSOCK(st.st_mode);
-}
-
-int rt_sys_unlink(const char *path) {
-    return KEEP_ERRNO(int, unlink(path));
 }
 
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */

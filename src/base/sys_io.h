@@ -13,6 +13,7 @@
 
 struct addrinfo;
 struct epoll_event;
+struct stat;
 
 /* ---- transfers. EINTR is retried in all of them ---------------------------------------------- */
 
@@ -45,6 +46,16 @@ int rt_sys_fd_blocking(int fd); /* 1: O_NONBLOCK is not set */
 int rt_sys_fd_ready(int fd, short events);
 int rt_sys_close(int fd); /* EINTR: Linux has closed it: 0 */
 
+/* ---- files: any of these may wait for a disk. EINTR is retried where it can be --------------- */
+
+int rt_sys_open(const char *path, int flags, mode_t mode);
+int rt_sys_fsync(int fd);
+int rt_sys_fdatasync(int fd);
+int rt_sys_fstat(int fd, struct stat *st);
+int rt_sys_unlink(const char *path);
+int rt_sys_rename(const char *from, const char *to);
+int rt_sys_mkdir(const char *path, mode_t mode);
+
 /* ---- sockets --------------------------------------------------------------------------------- */
 
 int rt_sys_socket(int family, int type, int protocol); /* non-blocking */
@@ -65,7 +76,6 @@ int rt_sys_getaddrinfo(const char *host, const char *service, const struct addri
                        struct addrinfo **res);
 void rt_sys_freeaddrinfo(struct addrinfo *list);
 bool rt_sys_is_socket_file(const char *path); /* not a link to one */
-int rt_sys_unlink(const char *path);
 
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */
 

@@ -1,39 +1,81 @@
-/* file.c - reading and writing at an offset, and files to sockets.
+/* file.c - files: what waits for a disk, and files to sockets.
  *
  * A regular file is never "not ready", so there is nothing to wait for: what the page cache has is
- * moved at once (RWF_NOWAIT), and for the rest the worker is held up while the disk works. A pool
- * of threads for that is still to come; until then this file says where it would be asked.
+ * moved at once (RWF_NOWAIT), and the rest, or all where the file system cannot promise that, on a
+ * thread of the pool (sched/pool.h). So is everything that takes a path, for which there is no such
+ * flag, and which may wait for more than a disk: a FIFO for its other end, a network for its
+ * server. What the kernel was given is lent to it, so none of that is cancelled once it has begun.
  *
- * go_sendfile parks for the room in the socket alone. sendfile(2) has no flag per call, it goes by
- * O_NONBLOCK of the socket, and that belongs to the open file: so for a blocking one of somebody
- * else the bytes are copied. */
+ * A descriptor may be closed, and its number be another file's, while its call waits for a thread:
+ * the generation of its slot is looked at once more right before the system call.
+ *
+ * go_sendfile parks for the room in the socket alone; reading the file holds up the worker.
+ * sendfile(2) has no flag per call, it goes by O_NONBLOCK of the socket, and that belongs to the
+ * open file: so for a blocking one of somebody else the bytes are copied. */
+#include "io/file.h"
+
 #include "base/sys_io.h"
-#include "netpoll/fd.h"
+#include "io/adopt.h"
 
 #include <gort/io.h>
 #include <unistd.h>
 
 enum { COPY = 4096 }; /* on a stack that may have 16 KiB */
 
+/* ---- transfers ------------------------------------------------------------------------------- */
+
+static bool is_stale(const struct rt_fd_op *op) {
+    return rt_load_acquire(&op->slot->gen) != op->gen; /* pairs with fd.c: reset */
+}
+
+struct move {
+    struct rt_fd_op *op;
+    const struct iovec *iov;
+    off_t offset;
+    ssize_t r;
+    int dir, count;
+};
+
+static ssize_t move_blocking(const struct move *m) {
+    int fd = m->op->fd;
+    if (is_stale(m->op))
+        return -EBADF;
+    if (m->offset < 0)
+        return m->dir == RT_IN ? rt_sys_readv(fd, m->iov, m->count)
+                               : rt_sys_writev(fd, m->iov, m->count);
+    return m->dir == RT_IN ? rt_sys_pread(fd, m->iov->iov_base, m->iov->iov_len, m->offset)
+                           : rt_sys_pwrite(fd, m->iov->iov_base, m->iov->iov_len, m->offset);
+}
+
+static void *move_on_thread(void *arg) {
+    struct move *m = arg;
+    m->r = move_blocking(m);
+    return NULL;
+}
+
+ssize_t rt_file_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int count,
+                     off_t offset) {
+    struct move m = {.op = op, .dir = dir, .iov = iov, .count = count, .offset = offset};
+    int err = go_blocking(move_on_thread, &m, NULL);
+    return err ? err : m.r;
+}
+
 static ssize_t at_once(int fd, int dir, char *buf, size_t n, off_t offset) {
     return dir == RT_IN ? rt_sys_pread_nowait(fd, buf, n, offset)
                         : rt_sys_pwrite_nowait(fd, buf, n, offset);
 }
 
-static ssize_t plain(int fd, int dir, char *buf, size_t n, off_t offset) {
-    return dir == RT_IN ? rt_sys_pread(fd, buf, n, offset) : rt_sys_pwrite(fd, buf, n, offset);
-}
-
-/* What is short of n may be the end of the file, or of what is in the cache: the plain call, which
- * may wait for the disk, tells. */
-static ssize_t move_at(int fd, int dir, char *buf, size_t n, off_t offset) {
-    ssize_t done = at_once(fd, dir, buf, n, offset);
+/* What is short of n may be the end of the file, or of what is in the cache: a call that may wait
+ * for the disk tells. */
+static ssize_t move_at(struct rt_fd_op *op, int dir, char *buf, size_t n, off_t offset) {
+    ssize_t done = at_once(op->fd, dir, buf, n, offset);
     if (done == -EAGAIN || done == -EOPNOTSUPP)
-        return plain(fd, dir, buf, n, offset);
-    if (done <= 0 || (size_t)done == n)
+        done = 0;
+    else if (done <= 0 || (size_t)done == n)
         return done;
-    ssize_t r = plain(fd, dir, buf + done, n - (size_t)done, offset + done);
-    return r > 0 ? done + r : done;
+    struct iovec rest = {.iov_base = buf + done, .iov_len = n - (size_t)done};
+    ssize_t r = rt_file_move(op, dir, &rest, 1, offset + done);
+    return r >= 0 || done == 0 ? done + r : done;
 }
 
 static ssize_t file_move(int fd, int dir, char *buf, size_t n, off_t offset) {
@@ -41,7 +83,7 @@ static ssize_t file_move(int fd, int dir, char *buf, size_t n, off_t offset) {
     ssize_t r = rt_fd_begin(&op, fd);
     if (r)
         return r;
-    r = offset < 0 ? -EINVAL : move_at(fd, dir, buf, n, offset); /* -1: see rt_sys_pread_nowait */
+    r = offset < 0 ? -EINVAL : move_at(&op, dir, buf, n, offset); /* -1: see rt_sys_pread_nowait */
     rt_fd_end(&op);
     return r;
 }
@@ -52,6 +94,103 @@ ssize_t go_pread(int fd, void *buf, size_t n, off_t offset) {
 
 ssize_t go_pwrite(int fd, const void *buf, size_t n, off_t offset) {
     return file_move(fd, RT_OUT, (char *)(uintptr_t)buf, n, offset);
+}
+
+/* ---- calls on a descriptor ------------------------------------------------------------------- */
+
+struct fd_call {
+    struct rt_fd_op op;
+    struct stat *st;
+    int r;
+};
+
+static void *sync_all(void *arg) {
+    struct fd_call *c = arg;
+    c->r = is_stale(&c->op) ? -EBADF : rt_sys_fsync(c->op.fd);
+    return NULL;
+}
+static void *sync_data(void *arg) {
+    struct fd_call *c = arg;
+    c->r = is_stale(&c->op) ? -EBADF : rt_sys_fdatasync(c->op.fd);
+    return NULL;
+}
+static void *stat_fd(void *arg) {
+    struct fd_call *c = arg;
+    c->r = is_stale(&c->op) ? -EBADF : rt_sys_fstat(c->op.fd, c->st);
+    return NULL;
+}
+
+static int on_fd(void *(*fn)(void *), int fd, struct stat *st) {
+    struct fd_call c = {.st = st};
+    int r = rt_fd_begin(&c.op, fd);
+    if (r)
+        return r;
+    r = go_blocking(fn, &c, NULL);
+    rt_fd_end(&c.op);
+    return r ? r : c.r;
+}
+
+int go_fsync(int fd) {
+    return on_fd(sync_all, fd, NULL);
+}
+
+int go_fdatasync(int fd) {
+    return on_fd(sync_data, fd, NULL);
+}
+
+int go_fstat(int fd, struct stat *st) {
+    return on_fd(stat_fd, fd, st);
+}
+
+/* ---- calls on a path ------------------------------------------------------------------------- */
+
+struct path_call {
+    const char *path, *to;
+    int flags, r;
+    mode_t mode;
+};
+
+static void *open_path(void *arg) {
+    struct path_call *c = arg;
+    c->r = rt_sys_open(c->path, c->flags, c->mode);
+    return NULL;
+}
+static void *unlink_path(void *arg) {
+    struct path_call *c = arg;
+    c->r = rt_sys_unlink(c->path);
+    return NULL;
+}
+static void *rename_path(void *arg) {
+    struct path_call *c = arg;
+    c->r = rt_sys_rename(c->path, c->to);
+    return NULL;
+}
+static void *make_dir(void *arg) {
+    struct path_call *c = arg;
+    c->r = rt_sys_mkdir(c->path, c->mode);
+    return NULL;
+}
+
+static int on_path(void *(*fn)(void *), struct path_call c) {
+    int err = go_blocking(fn, &c, NULL);
+    return err ? err : c.r;
+}
+
+int go_open(const char *path, int flags, mode_t mode) {
+    int fd = on_path(open_path, (struct path_call){.path = path, .flags = flags, .mode = mode});
+    return rt_adopt(fd, 0);
+}
+
+int go_unlink(const char *path) {
+    return on_path(unlink_path, (struct path_call){.path = path});
+}
+
+int go_rename(const char *from, const char *to) {
+    return on_path(rename_path, (struct path_call){.path = from, .to = to});
+}
+
+int go_mkdir(const char *path, mode_t mode) {
+    return on_path(make_dir, (struct path_call){.path = path, .mode = mode});
 }
 
 /* ---- sendfile -------------------------------------------------------------------------------- */
@@ -82,7 +221,7 @@ static ssize_t copy_some(struct rt_fd_op *op, int in, off_t *at, size_t n) {
     ssize_t r = rt_sys_pread(in, buf, n < COPY ? n : COPY, *at);
     if (r <= 0)
         return r;
-    if (rt_load_acquire(&op->slot->gen) != op->gen) /* pairs with fd.c: reset */
+    if (is_stale(op))
         return -EBADF;
     r = go_write(op->fd, buf, (size_t)r);
     *at += r > 0 ? r : 0;

@@ -11,9 +11,11 @@
  *   others    preadv2, pwritev2 with RWF_NOWAIT, which is per call, too (pipes since Linux 6.5)
  *   ttys, older pipes: -EOPNOTSUPP to that. poll(2), then a plain read, which has something to read
  *             unless another process takes it first; or a plain write of what surely fits
- *   files     a plain read or write: they are never "not ready"
+ *   files     are never "not ready": what the cache does not have at once is moved on a thread of
+ *             the pool (file.h)
  * What a number means is tried, not remembered: slot->kind only says which to try first. */
 #include "base/sys_io.h"
+#include "io/file.h"
 #include "netpoll/fd.h"
 
 #include <gort/io.h>
@@ -161,7 +163,7 @@ static ssize_t other_try(struct rt_fd_op *op, int dir, const struct iovec *iov, 
     if (type < 0)
         return type;
     if (type == RT_TYPE_FILE)
-        return plain(op->fd, dir, iov, count);
+        return rt_file_move(op, dir, iov, count, -1);
     if (type == RT_TYPE_SOCKET)
         return -ENOTSOCK;
     return r == -EAGAIN ? r : polled(op->fd, type, dir, iov, count);

@@ -1,0 +1,350 @@
+/* Files: what takes a path, what waits for a disk, and that no worker waits with it. */
+#include "net.h"
+
+#include "base/atomic.h"
+#include "base/fault.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/stat.h>
+
+static char dir[64];
+
+static const char *in_dir(char path[128], const char *name) {
+    snprintf(path, 128, "%s/%s", dir, name);
+    return path;
+}
+static void make_dir(void) {
+    strcpy(dir, "/tmp/gort-files-XXXXXX");
+    T_ASSERT(mkdtemp(dir));
+}
+
+static unsigned threads(void) {
+    struct go_stats st = GO_STATS_INIT;
+    T_EQ(go_stats(&st), 0);
+    return st.blocking_threads;
+}
+static unsigned queued(void) {
+    struct go_stats st = GO_STATS_INIT;
+    T_EQ(go_stats(&st), 0);
+    return st.blocking_queued;
+}
+
+/* ---- paths ----------------------------------------------------------------------------------- */
+
+static void each_call(void *arg) {
+    (void)arg;
+    char a[128], b[128], d[128];
+    struct stat st;
+    in_dir(a, "a"), in_dir(b, "b"), in_dir(d, "d");
+    T_EQ(go_mkdir(d, 0700), 0);
+    T_EQ(go_mkdir(d, 0700), -EEXIST);
+    T_EQ(go_unlink(d), -EISDIR);
+    T_EQ(go_open(a, O_RDONLY, 0), -ENOENT);
+    int fd = go_open(a, O_RDWR | O_CREAT | O_EXCL, 0640);
+    T_ASSERT(fd >= 0, "%d", fd);
+    T_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    T_EQ(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+    T_EQ(go_open(a, O_RDWR | O_CREAT | O_EXCL, 0640), -EEXIST);
+    T_EQ(go_write(fd, "hello", 5), 5);
+    T_EQ(go_fsync(fd), 0);
+    T_EQ(go_fdatasync(fd), 0);
+    memset(&st, 0xff, sizeof st);
+    T_EQ(go_fstat(fd, &st), 0);
+    T_EQ(st.st_size, 5);
+    T_EQ(st.st_mode & 0777 & ~0640, 0);
+    T_EQ(go_rename(a, b), 0);
+    T_EQ(go_rename(a, b), -ENOENT);
+    T_EQ(go_unlink(a), -ENOENT);
+    T_EQ(go_unlink(b), 0);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_fsync(fd), -EBADF);
+    T_EQ(go_fdatasync(fd), -EBADF);
+    T_EQ(go_fstat(fd, &st), -EBADF);
+    T_EQ(go_fsync(-1), -EBADF);
+    T_EQ(rmdir(d), 0);
+
+    uint64_t before = threads();
+    go_scope s;
+    go_scope_enter(&s, GO_FOREVER);
+    go_scope_cancel(&s);
+    T_EQ(go_mkdir(d, 0700), -ECANCELED);
+    T_EQ(go_open(a, O_CREAT | O_RDWR, 0600), -ECANCELED);
+    T_EQ(go_rename(dir, d), -ECANCELED);
+    T_EQ(go_unlink(a), -ECANCELED);
+    T_EQ(go_fsync(0), -ECANCELED);
+    T_EQ(go_fdatasync(0), -ECANCELED);
+    T_EQ(go_fstat(0, &st), -ECANCELED);
+    T_EQ(go_scope_leave(&s), -ECANCELED);
+    T_EQ(threads(), before);
+    T_EQ(access(a, F_OK), -1);
+}
+static void *each_call_on_thread(void *arg) {
+    each_call(NULL);
+    T_EQ(threads(), 0); /* right there */
+    return arg;
+}
+static void all_refused(int why) {
+    struct stat st;
+    T_EQ(go_open("/", O_RDONLY, 0), why);
+    T_EQ(go_mkdir("/", 0700), why);
+    T_EQ(go_unlink("/"), why);
+    T_EQ(go_rename("/", "/tmp"), why);
+    T_EQ(go_fsync(0), why);
+    T_EQ(go_fdatasync(0), why);
+    T_EQ(go_fstat(0, &st), why);
+}
+Test(files, each_call_as_its_namesake) {
+    make_dir();
+    all_refused(-ENXIO);
+    RUN(each_call);
+    T_EQ(go_start(NULL), 0);
+    pthread_t t;
+    T_EQ(pthread_create(&t, NULL, each_call_on_thread, NULL), 0);
+    T_EQ(pthread_join(t, NULL), 0);
+    T_EQ(go_stop(GO_SECOND), 0);
+    all_refused(-ENXIO);
+    T_EQ(rmdir(dir), 0);
+}
+
+static void without(void *arg) {
+    (void)arg;
+    rt_fault_arm(RT_FAULT_THREAD, 1, true, EAGAIN);
+    all_refused(-EAGAIN);
+    T_EQ(go_pread(0, &(char){0}, 1, -1), -EINVAL);
+    rt_fault_disarm();
+    rt_fault_arm(RT_FAULT_FILE, 1, true, EIO);
+    all_refused(-EIO);
+    rt_fault_disarm();
+}
+Test(files, errors_are_told) {
+    RUN(without);
+}
+
+/* ---- what the cache does not have ------------------------------------------------------------ */
+
+enum { SIZE = 1 << 16, PIECE = 1000 };
+
+static char pattern(long at) {
+    return (char)(at * 7 + (at >> 8));
+}
+
+static void *copy_slowly(void *arg) {
+    char path[128], buf[SIZE];
+    rt_fault_arm(RT_FAULT_NOWAIT, 1, true, net_int(arg));
+    int fd = go_open(in_dir(path, "x"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    T_ASSERT(fd >= 0, "%d", fd);
+    for (long at = 0; at < SIZE; at++)
+        buf[at] = pattern(at);
+    T_EQ(go_write(fd, buf, PIECE), PIECE);
+    struct iovec iov[3] = {{buf + PIECE, PIECE}, {NULL, 0}, {buf + 2L * PIECE, PIECE}};
+    T_EQ(go_writev(fd, iov, 3), 2L * PIECE);
+    T_EQ(go_write_all(fd, buf + 3L * PIECE, PIECE), PIECE);
+    T_EQ(go_pwrite(fd, buf + 4L * PIECE, SIZE - 4L * PIECE, 4L * PIECE), SIZE - 4L * PIECE);
+    T_EQ(lseek(fd, 0, SEEK_CUR), 4L * PIECE);
+    T_EQ(lseek(fd, 1, SEEK_SET), 1);
+    memset(buf, 0, sizeof buf);
+    T_EQ(go_read(fd, buf + 1, PIECE - 1), PIECE - 1);
+    T_EQ(go_readv(fd, iov, 3), 2L * PIECE);
+    T_EQ(go_pread(fd, buf + 3L * PIECE, sizeof buf, 3L * PIECE), SIZE - 3L * PIECE);
+    T_EQ(go_pread(fd, buf, 1, 0), 1);
+    T_EQ(go_pread(fd, buf, 1, SIZE), 0);
+    T_EQ(lseek(fd, 0, SEEK_CUR), 3L * PIECE);
+    for (long at = 0; at < SIZE; at++)
+        T_ASSERT(buf[at] == pattern(at), "at %ld", at);
+    rt_fault_disarm();
+    T_ASSERT(threads() > 0);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_unlink(path), 0);
+    int proc = go_open("/proc/self/stat", O_RDONLY, 0); /* knows no RWF_NOWAIT */
+    T_ASSERT(go_pread(proc, buf, 4096, 0) > 10);
+    T_ASSERT(go_read(proc, buf, 4096) > 10);
+    T_EQ(go_close(proc), 0);
+    int folder = go_open(dir, O_RDONLY | O_DIRECTORY, 0);
+    T_EQ(go_read(folder, buf, 1), -EISDIR);
+    T_EQ(go_pread(folder, buf, 1, 0), -EISDIR);
+    T_EQ(go_fsync(folder), 0);
+    T_EQ(go_close(folder), 0);
+    return NULL;
+}
+static void run_copy(void *arg) {
+    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
+    (void)arg;
+    o.stack_size = 1 << 20;
+    static const int errors[] = {EAGAIN, EOPNOTSUPP};
+    for (int i = 0; i < 2; i++) {
+        go_task *t = go_task_spawn_with(&o, copy_slowly, net_ptr(errors[i]));
+        T_ASSERT(t);
+        T_EQ(go_task_join(t, NULL), 0);
+    }
+}
+Test(files, what_is_not_cached_is_moved_by_the_pool) {
+    make_dir();
+    RUN(run_copy);
+    T_EQ(rmdir(dir), 0);
+}
+
+static void cached(void *arg) {
+    (void)arg;
+    char path[128], buf[4096] = "";
+    int fd = open(in_dir(path, "x"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    T_ASSERT(fd >= 0);
+    T_EQ(write(fd, buf, sizeof buf), sizeof buf);
+    struct iovec iov = {buf, sizeof buf};
+    bool can = preadv2(fd, &iov, 1, 0, 8 /* RWF_NOWAIT */) == (ssize_t)sizeof buf;
+    if (can) {
+        T_EQ(go_pread(fd, buf, 100, 0), 100);
+        T_EQ(lseek(fd, 0, SEEK_SET), 0);
+        T_EQ(go_read(fd, buf, sizeof buf), sizeof buf);
+        T_EQ(threads(), 0);
+    }
+    T_EQ(go_close(fd), 0);
+    T_EQ(unlink(path), 0);
+}
+Test(files, what_is_cached_needs_no_thread) {
+    make_dir();
+    RUN(cached);
+    T_EQ(rmdir(dir), 0);
+}
+
+static void read_many_one(void *arg) {
+    int fd = net_int(arg);
+    uint64_t seed = (uint64_t)go_id();
+    for (long i = 0; i < T_SCALE(200); i++) {
+        char buf[64];
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        off_t at = (off_t)(seed >> 33) % (SIZE - 64);
+        T_EQ(go_pread(fd, buf, 64, at), 64);
+        for (int k = 0; k < 64; k++)
+            T_EQ(buf[k], pattern(at + k));
+    }
+}
+static void read_many(void *arg) {
+    (void)arg;
+    char path[128];
+    go_waitgroup wg = {0};
+    int fd = go_open(in_dir(path, "x"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    for (long at = 0; at < SIZE; at++)
+        T_EQ(pwrite(fd, &(char){pattern(at)}, 1, at), 1);
+    rt_fault_arm(RT_FAULT_NOWAIT, 1, true, EAGAIN);
+    for (int i = 0; i < 40; i++)
+        T_EQ(go_waitgroup_spawn(&wg, read_many_one, net_ptr(fd)), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    rt_fault_disarm();
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_unlink(path), 0);
+}
+Test(files, many_readers_at_once) {
+    make_dir();
+    RUN(read_many);
+    T_EQ(rmdir(dir), 0);
+}
+
+/* ---- what takes long ------------------------------------------------------------------------- */
+
+static char fifo[128];
+static uint32_t opened;
+
+static void open_reader(void *arg) {
+    (void)arg;
+    char c = 0;
+    int fd = go_open(fifo, O_RDONLY, 0);
+    T_ASSERT(fd >= 0, "%d", fd);
+    rt_fetch_add(&opened, 1);
+    T_EQ(go_read(fd, &c, 1), 1);
+    T_EQ(c, 'x');
+    T_EQ(go_close(fd), 0);
+}
+static void fifos(void *arg) {
+    (void)arg;
+    enum { READERS = 4 };
+    go_waitgroup wg = {0};
+    T_EQ(mkfifo(in_dir(fifo, "fifo"), 0600), 0);
+    for (int i = 0; i < READERS; i++)
+        T_EQ(go_waitgroup_spawn(&wg, open_reader, NULL), 0);
+    while (threads() < READERS)
+        go_yield();
+    for (int i = 0; i < 100; i++) /* at procs 1 too the worker is ours */
+        T_EQ(go_sleep(10 * GO_MICROSECOND), 0);
+    T_EQ(rt_load_seq_cst(&opened), 0);
+    int fd = go_open(fifo, O_WRONLY, 0);
+    T_ASSERT(fd >= 0, "%d", fd);
+    while (rt_load_seq_cst(&opened) < READERS)
+        go_yield();
+    T_EQ(go_write_all(fd, "xxxx", READERS), READERS);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_unlink(fifo), 0);
+}
+Test(files, a_fifo_without_a_writer_stalls_nobody) {
+    make_dir();
+    RUN(fifos);
+    T_EQ(rmdir(dir), 0);
+}
+
+static sem_t gate;
+static uint32_t held;
+static void *hold(void *arg) {
+    rt_store_seq_cst(&held, 1);
+    while (sem_wait(&gate) != 0)
+        ;
+    return arg;
+}
+static void hold_pool(void *arg) {
+    (void)arg;
+    T_EQ(go_blocking(hold, NULL, NULL), 0);
+}
+static int victim[2];
+static void *late_write(void *arg) {
+    int r = net_int(arg) == 0 ? (int)go_pwrite(victim[0], "bad", 3, 0) : go_fsync(victim[1]);
+    return net_ptr(r);
+}
+static void *close_late(void *arg) {
+    char path[128];
+    go_waitgroup wg = {0};
+    struct stat st;
+    for (int i = 0; i < 2; i++)
+        victim[i] = go_open(in_dir(path, "a"), O_RDWR | O_CREAT, 0600);
+    int other = go_open(in_dir(path, "b"), O_RDWR | O_CREAT, 0600);
+    T_ASSERT(victim[0] >= 0 && victim[1] >= 0 && other >= 0);
+    T_EQ(go_waitgroup_spawn(&wg, hold_pool, NULL), 0);
+    while (!rt_load_seq_cst(&held))
+        go_yield();
+    rt_fault_arm(RT_FAULT_NOWAIT, 1, true, EAGAIN);
+    go_task *t[2];
+    for (unsigned i = 0; i < 2; i++) {
+        T_ASSERT((t[i] = go_task_spawn(late_write, net_ptr((int)i))) != NULL);
+        while (queued() < i + 1)
+            go_yield();
+    }
+    for (int i = 0; i < 2; i++) {
+        T_EQ(go_close(victim[i]), 0);
+        T_EQ(dup2(other, victim[i]), victim[i]); /* the same number, another file */
+    }
+    sem_post(&gate);
+    for (int i = 0; i < 2; i++) {
+        void *r = NULL;
+        T_EQ(go_task_join(t[i], &r), 0);
+        T_EQ(net_int(r), -EBADF);
+    }
+    rt_fault_disarm();
+    T_EQ(fstat(other, &st), 0);
+    T_EQ(st.st_size, 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    for (int i = 0; i < 2; i++)
+        T_EQ(go_close(victim[i]), 0);
+    T_EQ(go_close(other), 0);
+    T_EQ(go_unlink(path), 0);
+    T_EQ(go_unlink(in_dir(path, "a")), 0);
+    return arg;
+}
+Test(files, closed_while_its_call_waits_for_a_thread) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.max_threads = (unsigned)t_procs() + 2;
+    make_dir();
+    T_EQ(sem_init(&gate, 0, 0), 0);
+    T_EQ(go_start(&o), 0);
+    T_EQ(go_task_join(go_task_spawn(close_late, NULL), NULL), 0);
+    T_EQ(go_stop(10 * GO_SECOND), 0);
+    T_EQ(rmdir(dir), 0);
+}
