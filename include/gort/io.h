@@ -11,6 +11,7 @@
 #define GORT_IO_H
 
 #include <gort/base.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -155,6 +156,23 @@ GO_API int go_spawn_when_until(int fd, short events, int64_t deadline, void (*fn
                                void *arg);
 /* Inside fn: see there. -EINVAL elsewhere. Never parks, any thread. */
 GO_API int go_when_result(void);
+
+/* Wait until the child pid has ended, and reap it; *status (may be NULL) as in waitpid(2). By
+ * pidfd, so on Linux 5.3 and newer the wait can be cancelled, and then the child is still there;
+ * without pidfd a thread of the pool of go_blocking waits, and goes on to the end. Two may wait for
+ * one child: one gets it, the other -ECHILD.
+ * 0; -ECHILD when it is no child of this process, or was reaped elsewhere, or SIGCHLD is ignored;
+ * -EINVAL unless pid > 0; -EMFILE, -ENFILE, -ENOMEM. */
+GO_API int go_wait_pid(pid_t pid, int *status);
+
+/* Wait for a signal of set that is sent to the process, take it, and return its number. By
+ * signalfd: the host must have blocked these signals in all its threads, best before it starts any,
+ * since gort changes no mask; in a thread where one is not blocked it does there what it always
+ * did. What is sent between two calls is pending and found by the next, several of one kind as one.
+ * Of several who wait for the same signal one gets it. A signal that is sent to a thread
+ * (pthread_kill) is not seen.
+ * -EINVAL when set is NULL or empty, SIGKILL and SIGSTOP not counted; -EMFILE, -ENFILE, -ENOMEM. */
+GO_API int go_signal_wait(const sigset_t *set);
 
 /* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
  * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime

@@ -21,9 +21,12 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -331,6 +334,26 @@ void rt_sys_freeaddrinfo(struct addrinfo *list) {
 bool rt_sys_is_socket_file(const char *path) {
     struct stat st;
     return KEEP_ERRNO(int, lstat(path, &st)) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* ---- processes and signals ------------------------------------------------------------------- */
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+int rt_sys_pidfd(pid_t pid) {
+    int err = rt_fault(RT_FAULT_PIDFD);
+    return err ? err : (int)KEEP_ERRNO(long, syscall(SYS_pidfd_open, pid, 0));
+}
+
+int rt_sys_wait(pid_t pid, int *status, bool block) {
+    return (int)RETRY(wait4(pid, status, __WALL | (block ? 0 : WNOHANG), NULL));
+}
+
+int rt_sys_signalfd(const sigset_t *set) {
+    int err = rt_fault(RT_FAULT_SIGNALFD);
+    return err ? err : KEEP_ERRNO(int, signalfd(-1, set, SFD_NONBLOCK | SFD_CLOEXEC));
 }
 
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */

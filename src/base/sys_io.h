@@ -4,6 +4,7 @@
 #ifndef RT_SYS_IO_H
 #define RT_SYS_IO_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -76,6 +77,13 @@ int rt_sys_getaddrinfo(const char *host, const char *service, const struct addri
                        struct addrinfo **res);
 void rt_sys_freeaddrinfo(struct addrinfo *list);
 bool rt_sys_is_socket_file(const char *path); /* not a link to one */
+
+/* ---- processes and signals ------------------------------------------------------------------- */
+
+int rt_sys_pidfd(pid_t pid);
+/* Reap a child that has ended: its pid; 0 while it runs, unless `block`. EINTR is retried. */
+int rt_sys_wait(pid_t pid, int *status, bool block);
+int rt_sys_signalfd(const sigset_t *set); /* non-blocking */
 
 /* ---- eventfd and epoll ----------------------------------------------------------------------- */
 
