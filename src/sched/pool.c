@@ -16,7 +16,10 @@
  *
  * WHO SERVES A JOB. Whoever queues one wakes the idle thread that went to sleep last (so the others
  * get old), or starts a thread when none is idle. It names no job: threads take the first of the
- * queue, and one that comes too late goes to sleep again. No job is left behind: a thread looks at
+ * queue, and one that comes too late goes to sleep again. `coming` counts the threads that are on
+ * their way to the queue: called, being started, or done with a job and making its caller ready.
+ * While there are as many of them as jobs nobody is called, so there are never more threads than
+ * there were calls at once. No job is left behind: each that comes takes one, and a thread looks at
  * the queue in the section in which it becomes idle or ends. When a thread cannot be started the
  * job waits for those that are there; when there are none (each of those just being started counts,
  * and may fail after us), all who wait are told -EAGAIN.
@@ -58,6 +61,7 @@ static struct {
     unsigned most;
     unsigned threads; /* with those that are just being started */
     unsigned queued, running, orphans;
+    unsigned coming; /* threads that will look at the queue before long */
     bool stop;
     void *queue;          /* of jobs */
     void *idle;           /* of threads, the latest first */
@@ -145,6 +149,7 @@ static void run(struct rt_job *job) {
     if (rt_foreign_self()->scope)
         rt_fatal("go_blocking: a scope was entered and not left");
     rt_lock(&pool.lock);
+    pool.coming++;
     bool orphan = job->g == NULL;
     struct rt_g *g = finish(job, 0);
     if (orphan)
@@ -174,6 +179,7 @@ static void *thread_main(void *arg) {
     rt_lock(&pool.lock);
     rt_queue_push(&pool.all, &t->all);
     for (;;) {
+        pool.coming--;
         struct rt_job *job = dequeue();
         if (job)
             run(job);
@@ -217,20 +223,32 @@ static void fail_queue(void) {
     rt_lock(&pool.lock);
 }
 
+/* Under the lock, which is given up meanwhile: call an idle thread. False: there is none. */
+static bool call_idle(void) {
+    struct rt_node *n = rt_queue_pop(&pool.idle);
+    if (!n)
+        return false;
+    pool.coming++;
+    rt_unlock(&pool.lock);
+    call(rt_container_of(n, struct thread, idle));
+    rt_lock(&pool.lock);
+    return true;
+}
+
 /* Under the lock, with a job in the queue; the lock may be given up meanwhile. */
 static void get_help(void) {
-    struct rt_node *n = rt_queue_pop(&pool.idle);
-    int err = 0;
-    if (n) {
-        rt_unlock(&pool.lock);
-        call(rt_container_of(n, struct thread, idle));
-        rt_lock(&pool.lock);
-    } else if (pool.threads < pool.most) {
+    if (pool.queued <= pool.coming || call_idle())
+        return;
+    if (pool.threads < pool.most) {
         pool.threads++;
+        pool.coming++;
         rt_unlock(&pool.lock);
-        err = start_thread();
+        int err = start_thread();
         rt_lock(&pool.lock);
-        pool.threads -= err != 0;
+        if (err) {
+            pool.threads--;
+            pool.coming--;
+        }
     }
     if (pool.threads == 0)
         fail_queue();
@@ -335,7 +353,7 @@ bool rt_pool_is_ours(void) {
 void rt_pool_start(unsigned most) {
     rt_lock(&pool.lock);
     pool.most = most;
-    pool.threads = pool.queued = pool.running = pool.orphans = 0;
+    pool.threads = pool.queued = pool.running = pool.orphans = pool.coming = 0;
     pool.stop = false;
     pool.empty = 0;
     pool.ended = NULL;
@@ -346,11 +364,8 @@ void rt_pool_start(unsigned most) {
 void rt_pool_stop(void) {
     rt_lock(&pool.lock);
     pool.stop = true;
-    for (struct rt_node *n; (n = rt_queue_pop(&pool.idle)) != NULL;) {
-        rt_unlock(&pool.lock);
-        call(rt_container_of(n, struct thread, idle));
-        rt_lock(&pool.lock);
-    }
+    while (call_idle())
+        ;
     while (pool.threads != 0) {
         rt_unlock(&pool.lock);
         rt_note_wait(&pool.empty, -1);

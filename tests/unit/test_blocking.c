@@ -409,6 +409,24 @@ Test(blocking, threads_end_and_start_under_load) {
     }
 }
 
+static void *call_often(void *arg) {
+    for (long i = 0; i < T_SCALE(2000); i++)
+        T_EQ(go_blocking(count_call, NULL, NULL), 0);
+    return arg;
+}
+GTest(blocking, there_are_never_more_threads_than_calls_at_once) {
+    go_task *t[12];
+    set_up();
+    T_JOIN(go_task_spawn(call_often, NULL));
+    T_EQ(t_stats().blocking_threads, 1);
+    for (size_t i = 0; i < T_COUNT(t); i++)
+        T_ASSERT((t[i] = go_task_spawn(call_often, NULL)) != NULL);
+    for (size_t i = 0; i < T_COUNT(t); i++)
+        T_JOIN(t[i]);
+    T_ASSERT(t_stats().blocking_threads <= T_COUNT(t), "%u", t_stats().blocking_threads);
+    T_EQ(rt_load_seq_cst(&calls), (T_COUNT(t) + 1) * (uint32_t)T_SCALE(2000));
+}
+
 GTest(blocking, idle_threads_end_after_a_while) {
     struct blocker b[10];
     set_up();
