@@ -207,6 +207,32 @@ Test(files, what_is_cached_needs_no_thread) {
     T_EQ(rmdir(dir), 0);
 }
 
+/* Where the kernel evicts when it is asked to, a part is at once there and the rest is not. */
+static void partly_cached(void *arg) {
+    char path[128], buf[SIZE];
+    (void)arg;
+    int fd = go_open(in_dir(path, "x"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    for (long at = 0; at < SIZE; at++)
+        buf[at] = pattern(at);
+    for (long at = 0; at < SIZE; at += 4096) /* or the cache has it in one piece */
+        T_EQ(go_pwrite(fd, buf + at, 4096, at), 4096);
+    for (int round = 0; round < 20; round++) {
+        T_EQ(go_fdatasync(fd), 0);
+        posix_fadvise(fd, 8192L * (round % 7), SIZE / 4, POSIX_FADV_DONTNEED);
+        memset(buf, 0, sizeof buf);
+        T_EQ(go_pread(fd, buf, SIZE, 0), SIZE);
+        for (long at = 0; at < SIZE; at++)
+            T_ASSERT(buf[at] == pattern(at), "at %ld", at);
+    }
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_unlink(path), 0);
+}
+Test(files, what_is_cached_in_part_is_read_whole) {
+    make_dir();
+    RUN(partly_cached);
+    T_EQ(rmdir(dir), 0);
+}
+
 static void read_many_one(void *arg) {
     int fd = net_int(arg);
     uint64_t seed = (uint64_t)go_id();
@@ -294,35 +320,47 @@ static void hold_pool(void *arg) {
     (void)arg;
     T_EQ(go_blocking(hold, NULL, NULL), 0);
 }
-static int victim[2];
-static void *late_write(void *arg) {
-    int r = net_int(arg) == 0 ? (int)go_pwrite(victim[0], "bad", 3, 0) : go_fsync(victim[1]);
-    return net_ptr(r);
+enum { VICTIMS = 5 };
+static int victim[VICTIMS];
+static void *late_call(void *arg) {
+    int i = net_int(arg), fd = victim[i];
+    switch (i) {
+    case 0:
+        return net_ptr((int)go_pwrite(fd, "bad", 3, 0));
+    case 1:
+        return net_ptr((int)go_write(fd, "bad", 3));
+    case 2:
+        return net_ptr((int)go_read(fd, &(char){0}, 1));
+    case 3:
+        return net_ptr((int)go_pread(fd, &(char){0}, 1, 0));
+    default:
+        return net_ptr(go_fsync(fd));
+    }
 }
 static void *close_late(void *arg) {
     char path[128];
     go_waitgroup wg = {0};
     struct stat st;
-    for (int i = 0; i < 2; i++)
-        victim[i] = go_open(in_dir(path, "a"), O_RDWR | O_CREAT, 0600);
+    for (int i = 0; i < VICTIMS; i++)
+        T_ASSERT((victim[i] = go_open(in_dir(path, "a"), O_RDWR | O_CREAT, 0600)) >= 0);
     int other = go_open(in_dir(path, "b"), O_RDWR | O_CREAT, 0600);
-    T_ASSERT(victim[0] >= 0 && victim[1] >= 0 && other >= 0);
+    T_ASSERT(other >= 0);
     T_EQ(go_waitgroup_spawn(&wg, hold_pool, NULL), 0);
     while (!rt_load_seq_cst(&held))
         go_yield();
     rt_fault_arm(RT_FAULT_NOWAIT, 1, true, EAGAIN);
-    go_task *t[2];
-    for (unsigned i = 0; i < 2; i++) {
-        T_ASSERT((t[i] = go_task_spawn(late_write, net_ptr((int)i))) != NULL);
+    go_task *t[VICTIMS];
+    for (unsigned i = 0; i < VICTIMS; i++) {
+        T_ASSERT((t[i] = go_task_spawn(late_call, net_ptr((int)i))) != NULL);
         while (queued() < i + 1)
             go_yield();
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < VICTIMS; i++) {
         T_EQ(go_close(victim[i]), 0);
         T_EQ(dup2(other, victim[i]), victim[i]); /* the same number, another file */
     }
     sem_post(&gate);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < VICTIMS; i++) {
         void *r = NULL;
         T_EQ(go_task_join(t[i], &r), 0);
         T_EQ(net_int(r), -EBADF);
@@ -331,7 +369,7 @@ static void *close_late(void *arg) {
     T_EQ(fstat(other, &st), 0);
     T_EQ(st.st_size, 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < VICTIMS; i++)
         T_EQ(go_close(victim[i]), 0);
     T_EQ(go_close(other), 0);
     T_EQ(go_unlink(path), 0);

@@ -116,6 +116,12 @@ static void cancelled(void *arg) {
     T_EQ(go_wait_pid(w.pid, NULL), -ETIMEDOUT);
     T_EQ(go_scope_leave(&s), -ETIMEDOUT);
     close(w.end);
+    siginfo_t info;
+    T_EQ(waitid(P_PID, (id_t)w.pid, &info, WEXITED | WNOWAIT), 0);
+    go_scope_enter(&s, GO_FOREVER);
+    go_scope_cancel(&s);
+    T_EQ(go_wait_pid(w.pid, NULL), -ECANCELED); /* though it has ended */
+    T_EQ(go_scope_leave(&s), -ECANCELED);
     T_EQ(go_wait_pid(w.pid, &w.status), 0); /* it was still there */
     T_EQ(WEXITSTATUS(w.status), 4);
 
