@@ -91,8 +91,8 @@ GO_API ssize_t go_write_all(int fd, const void *buf, size_t n);
 
 /* As pread(2) and pwrite(2). What is in the page cache is moved at once, for the rest the caller
  * parks while a thread of the pool of go_blocking waits for the disk: that is not cancelled once it
- * has begun, and a short count is then what pread(2) makes of it. -EINVAL for an offset below 0;
- * -ESPIPE where there are no offsets; -EAGAIN when no thread can be started. */
+ * has begun, and a short count is then what pread(2) makes of it. When no thread can be started the
+ * worker waits. -EINVAL for an offset below 0; -ESPIPE where there are no offsets. */
 GO_API ssize_t go_pread(int fd, void *buf, size_t n, off_t offset);
 GO_API ssize_t go_pwrite(int fd, const void *buf, size_t n, off_t offset);
 

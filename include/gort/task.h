@@ -108,7 +108,8 @@ GO_API void go_nopreempt_end(void);
  *
  * Once fn has begun it is not cancelled: what it uses is lent to it, so the caller waits for its
  * end, whatever becomes of the scope, and reports 0. go_stop waits for it, too, as for a green
- * thread. Parks. On a foreign thread, and so inside another fn, fn is called right there.
+ * thread, and ends gort's I/O calls inside fn with -ECANCELED. Parks. On a foreign thread, and so
+ * inside another fn, fn is called right there.
  * Returns 0; else fn was not called: -ECANCELED, -ETIMEDOUT from the scope; -EAGAIN when no thread
  * can be started and there is none; -ENOMEM; -EINVAL when fn is NULL; -ENXIO when the runtime is
  * not running. */

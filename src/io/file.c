@@ -57,6 +57,8 @@ ssize_t rt_file_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int 
                      off_t offset) {
     struct move m = {.op = op, .dir = dir, .iov = iov, .count = count, .offset = offset};
     int err = go_blocking(move_on_thread, &m, NULL);
+    if (err == -EAGAIN) /* a file is never "not ready": better the worker waits than nobody */
+        return move_blocking(&m);
     return err ? err : m.r;
 }
 

@@ -412,6 +412,8 @@ static bool cancel_all_until(int64_t pierce_at, int64_t deadline) {
         rt_g_each(mark_stopping, &bits);
         rt_fence_heavy(); /* attention, then the word: pairs with the light fence in rt_commit */
         rt_g_each(wake_stopping, NULL);
+        if (rt_pool_counts().waits != 0)
+            rt_poller_evict(); /* they wait for what a foreign thread of ours may wait for */
         if (all_over())
             break;
         if (rt_sys_now() >= deadline)

@@ -111,14 +111,24 @@ static void without(void *arg) {
     (void)arg;
     rt_fault_arm(RT_FAULT_THREAD, 1, true, EAGAIN);
     all_refused(-EAGAIN);
-    T_EQ(go_pread(0, &(char){0}, 1, -1), -EINVAL);
+    char path[128], c = 0;
+    int fd = open(in_dir(path, "x"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    T_EQ(unlink(path), 0);
+    rt_fault_arm(RT_FAULT_NOWAIT, 1, true, EAGAIN);
+    T_EQ(go_write(fd, "ab", 2), 2); /* by the worker itself */
+    T_EQ(go_pread(fd, &c, 1, 1), 1);
+    T_EQ(c, 'b');
+    T_EQ(threads(), 0);
     rt_fault_disarm();
+    T_EQ(go_close(fd), 0);
     rt_fault_arm(RT_FAULT_FILE, 1, true, EIO);
     all_refused(-EIO);
     rt_fault_disarm();
 }
 Test(files, errors_are_told) {
+    make_dir();
     RUN(without);
+    T_EQ(rmdir(dir), 0);
 }
 
 /* ---- what the cache does not have ------------------------------------------------------------ */

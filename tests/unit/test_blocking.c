@@ -482,6 +482,29 @@ Test(blocking, a_stop_waits_for_what_has_begun) {
     T_EQ(b.r, 0);
 }
 
+static int ends[2];
+static void *read_nothing(void *arg) {
+    sem_post(&begun);
+    return t_ptr(go_read(ends[0], arg, 1));
+}
+static void read_in_fn(void *arg) {
+    char c;
+    void *result = NULL;
+    T_EQ(go_blocking(read_nothing, &c, &result), 0);
+    *(intptr_t *)arg = t_int(result);
+}
+Test(blocking, a_stop_ends_the_io_of_what_has_begun) {
+    intptr_t r = 0;
+    start_with(3);
+    T_EQ(pipe(ends), 0);
+    T_SPAWN(read_in_fn, &r);
+    T_EQ(sem_wait(&begun), 0);
+    t_stop();
+    T_ASSERT(r == -ECANCELED || r == -ENXIO, "%d", (int)r); /* the latter: it came late */
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void *nap(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 60 * 1000 * 1000}, NULL);
     return arg;
