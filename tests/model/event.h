@@ -21,6 +21,13 @@ struct event {
     int message; /* plain: what the setter leaves */
 };
 
+static inline void event_init(struct event *e) {
+    rt_list_init(&e->waiters);
+}
+static inline bool event_waited_for(const struct event *e) {
+    return !rt_list_empty(&e->waiters);
+}
+
 static inline int event_wait(struct event *e, enum rt_g_state state, int64_t deadline) {
     struct rt_g *g = rt_self();
     int r = state == RT_HARD ? 0 : rt_cancel_check(g);

@@ -1,0 +1,139 @@
+/* timer.c - sched/timer.c: a wait with a deadline ends, whoever fires the timer, while its G parks,
+ * or is woken and parks again; and never before the deadline.
+ *
+ * The G waits on M 0. M 1 has nothing to do and steals what is due there, at any moment of the G's
+ * way into its wait. Time stands still but for what an M sleeps for, so an entry is due from the
+ * beginning, or only when everybody sleeps. */
+#include "event.h"
+
+#include "base/sys.h"
+#include "sched/switch.h"
+
+enum { NOW = 1000, WAITS = 2 };
+
+static struct event event;
+static int64_t deadlines[WAITS];
+static int waits, returned, woken;
+
+static void wait_and_wait(void *arg) {
+    (void)arg;
+    for (; returned < waits; returned++) {
+        int64_t deadline = deadlines[returned];
+        int r = event_wait(&event, RT_WAITING, deadline);
+        model_assert(r == 0 || (r == -ETIMEDOUT && rt_sys_now() >= deadline));
+        woken += r == 0;
+    }
+    model_exit();
+}
+
+static void prepare(int n, int64_t first, int64_t second) {
+    model_clock = NOW;
+    machine_with_stacks(2);
+    model_clock_moves();
+    event_init(&event);
+    waits = n;
+    deadlines[0] = first;
+    deadlines[1] = second;
+    machine_be(0, &gs[0]);
+    model_assert(go_spawn(wait_and_wait, NULL) == 0);
+    model_be(NULL);
+}
+static void due(void) {
+    prepare(1, NOW, 0);
+}
+static void due_then_later(void) {
+    prepare(2, NOW, NOW + 1000);
+}
+static void due_and_due(void) {
+    prepare(2, NOW, NOW);
+}
+
+/* The G runs already, and has been woken from a wait whose entry is still there and is due. */
+static void old_entry(int64_t deadline) {
+    prepare(1, deadline, 0);
+    struct rt_g *g = ps[0].runnext;
+    model_assert(rt_timer_arm_owner(&ps[0], g, NOW) == 0);
+}
+static void old_entry_later(void) {
+    old_entry(NOW + 1000);
+}
+static void old_entry_for_ever(void) {
+    old_entry(GO_FOREVER);
+}
+static void old_entry_same(void) {
+    old_entry(NOW);
+}
+static void old_entry_earlier(void) {
+    old_entry(NOW - 1);
+}
+
+/* The G with such an entry ends, and its record is used at once for one that waits. */
+static void ended_later(void) {
+    old_entry(NOW);
+    deadlines[0] = NOW + 1000;
+}
+static void ended_for_ever(void) {
+    old_entry(NOW);
+    deadlines[0] = GO_FOREVER;
+}
+
+static void m0(void) {
+    machine_run(0);
+}
+/* The G in runnext runs before M 0 has looked at anything else. */
+static void m0_runs(void) {
+    struct rt_m *m = &ms[0];
+    machine_be(0, NULL);
+    rt_gate_enter(m);
+    m->g = rt_runq_pop_owner(m->p);
+    rt_bind(m->g, rt_stack_pop_owner(m->p));
+    struct rt_g *old = rt_arch_switch(&m->ctx, &m->g->ctx, NULL);
+    if (old)
+        rt_commit(m, old);
+    rt_gate_leave(m);
+    rt_proc_run(m);
+}
+static void m0_ends_and_spawns(void) {
+    struct rt_m *m = &ms[0];
+    machine_be(0, NULL);
+    rt_gate_enter(m);
+    struct rt_g *g = m->g = rt_runq_pop_owner(m->p);
+    rt_g_end(m, g);
+    m->g = NULL;
+    rt_gate_leave(m);
+    model_assert(go_spawn(wait_and_wait, NULL) == 0 && m->p->runnext == g);
+    m0_runs();
+}
+static void set(void) {
+    event_set(&event);
+}
+/* Finds nothing to run, and what is due at the other P (steal in proc.c). */
+static void m1(void) {
+    machine_run(1);
+}
+
+/* A wait without a deadline may have used up the event before it, and goes on. */
+static void all_returned(void) {
+    model_assert(returned == waits || deadlines[returned] == GO_FOREVER);
+    model_assert(event_waited_for(&event) == (returned != waits));
+}
+
+#define CASE(n, start, b, s, ...) \
+    { \
+        .name = "timer." n, .init = (start), .thread = {__VA_ARGS__}, .end = all_returned, \
+        .rest = all_returned, .bound = (b), .stale = (s) \
+    }
+
+const struct model_case model_cases[] = {
+    CASE("due", due, 2, 2, m0, m1),
+    CASE("due_or_woken", due, 1, 1, m0, m1, set),
+    CASE("due_and_due", due_and_due, 2, 1, m0, m1),
+    CASE("due_then_later", due_then_later, 1, 1, m0, m1),
+    CASE("old_entry_then_later", old_entry_later, 1, 2, m0_runs, m1),
+    CASE("old_entry_then_for_ever", old_entry_for_ever, 2, 1, m0_runs, m1),
+    CASE("old_entry_then_same", old_entry_same, 2, 2, m0_runs, m1),
+    CASE("old_entry_then_earlier", old_entry_earlier, 2, 1, m0_runs, m1),
+    CASE("ended_then_later", ended_later, 1, 2, m0_ends_and_spawns, m1),
+    CASE("ended_then_for_ever", ended_for_ever, 2, 2, m0_ends_and_spawns, m1),
+    {0},
+};
