@@ -174,6 +174,7 @@ struct checker {
     const struct model_case *run;
     bool active; /* threads run: accesses count */
     bool trace, clock_moves;
+    int64_t clock_step;
     int bound, left; /* preemptions */
     int stale_bound, stale_left;
     bool learnt; /* a word is shared that was thought not to be */

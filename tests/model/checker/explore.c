@@ -465,6 +465,7 @@ static void prepare(const struct model_case *run) {
     C->nignored = C->ngive_up = 0;
     C->spurious = 0;
     C->clock_moves = false;
+    C->clock_step = 0;
     C->left = C->bound;
     C->stale_left = C->stale_bound;
     C->cur = NULL;

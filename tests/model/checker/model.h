@@ -84,5 +84,7 @@ void model_spurious_wakes(unsigned n);
  * out takes it to its end. */
 extern int64_t model_clock;
 void model_clock_moves(void);
+/* The same, and it goes on by ns with each look. */
+void model_clock_step(int64_t ns);
 
 #endif

@@ -49,13 +49,20 @@ void rt_sys_futex_wake(uint32_t *word, int count) {
 
 /* No scheduling point: between two points of others it does not matter when it was asked. */
 int64_t rt_sys_now(void) {
-    if (C->active && C->clock_moves)
+    if (C->active && C->clock_moves) {
+        model_clock += C->clock_step;
         C->cur->hash = mix(C->cur->hash, (uint64_t)model_clock);
+    }
     return model_clock;
 }
 
 void model_clock_moves(void) {
     C->clock_moves = true;
+}
+
+void model_clock_step(int64_t ns) {
+    C->clock_moves = true;
+    C->clock_step = ns;
 }
 
 void rt_sys_yield(void) {
