@@ -141,9 +141,12 @@ static inline struct rt_g *rt_runq_pick_owner(struct rt_p *p) {
     return rt_runq_pop_owner(p);
 }
 
-/* Is g, which has not started, where its maker finds it again? Then take it. */
+/* Has g not started, and is it where its maker finds it again? Then take it. Its flags may be
+ * looked at only once it is seen to be in the own queue: elsewhere it may just be starting. */
 static inline bool rt_runq_take_back_owner(struct rt_p *p, const struct rt_g *g) {
     if (p->runnext == g) {
+        if (g->flags & RT_G_STARTED)
+            return false;
         rt_store_relaxed(&p->runnext, NULL);
         return true;
     }

@@ -111,10 +111,7 @@ int go_task_cancel(go_task *t) {
 
 /* Inside on the way in and out. True: t has run and is over. */
 static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
-    /* One that has started and is queued again is no such task. Where it matters the flag is
-     * stable: when t is in our own queue; and when it is not, take_back says no. */
-    if (RT_ASAN || RT_TSAN || (rt_load_relaxed(&t->flags) & RT_G_STARTED) || self->scope ||
-        t->stack_class != rt.stack_class || !roomy(self) ||
+    if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
         rt_load_relaxed(&m->p->attention) != 0 || !rt_runq_take_back_owner(m->p, t))
         return false;
     if (!take_place(self, t)) {
