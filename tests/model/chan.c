@@ -271,10 +271,10 @@ static void sent_or_canceled(void) {
 const struct model_case model_cases[] = {
     ENDS("rendezvous", unbuffered, one_received, 4, send_one, receive_and_free),
     ENDS("two_senders", unbuffered, two_received, 2, send_one, send_one, receive_two_and_free),
-    ENDS("two_receivers", unbuffered, two_received, 2, send_two, receive_one, receive_one),
+    ENDS("two_receivers", unbuffered, two_received, 1, send_two, receive_one, receive_one),
     ENDS("buffered", buffered_in_order, two_received, 3, send_two, receive_two_and_free),
     ENDS("buffered_two_senders", buffered, two_received, 2, send_one, send_one, receive_two),
-    ENDS("buffered_two_receivers", buffered, two_received, 2, send_two, receive_one, receive_one),
+    ENDS("buffered_two_receivers", buffered, two_received, 1, send_two, receive_one, receive_one),
     ENDS("close", unbuffered, one_received_all_closed, 1, receive_until_closed,
          receive_until_closed, send_and_close),
     ENDS("close_and_send", unbuffered, received_or_closed, 2, send_or_closed, receive_until_closed,

@@ -108,7 +108,7 @@ struct rt_g *__wrap_rt_foreign_self(void) {
 
 /* ---- in place of start.c --------------------------------------------------------------------- */
 
-struct rt_sched rt;
+WEAK struct rt_sched rt;
 
 WEAK int rt_not_running(void) {
     return -ENXIO;
@@ -144,7 +144,11 @@ WEAK uint64_t rt_g_one_id(void) {
     return 5000;
 }
 WEAK void rt_g_each(bool (*fn)(struct rt_g *g, void *arg), void *arg) {
-    (void)fn, (void)arg;
+    for (struct rt_g *g = pool[0]; g < pool[rt.procs]; g++)
+        if (!fn(g, arg))
+            return;
+    for (unsigned i = 0; i < GS_PER_P && fn(&foreign_pool[i], arg); i++)
+        ;
 }
 
 /* ---- of stack.c ------------------------------------------------------------------------------ */

@@ -51,7 +51,7 @@ enum {
     STORES = 250, /* to each of them */
     STEPS = 4000, /* of one execution; more is a livelock */
     CHOICES = 8192,
-    WATCHED = 4,
+    WATCHED = 6,
     STRAIGHT = 150,     /* steps of one thread while others could go on; then they must */
     STALE_READS = 2,    /* of one store, by one thread, after a newer one was made */
     GRANULES = 1 << 13, /* four bytes of memory each */

@@ -13,8 +13,8 @@ enum { STACK_BYTES = 64 * 1024, TIMES_OUT = 0x10, GIVES_UP = 0x20, WHO = 0x0f };
 
 struct checker *C;
 
-/* What rt_m() reads; each thread has its own (the library's is in start.c, which no model has). */
-__thread void *rt_tls_m __attribute__((tls_model("initial-exec")));
+/* What rt_m() reads; each thread has its own. The library's is in start.c, which one model has. */
+__thread void *rt_tls_m __attribute__((weak, tls_model("initial-exec")));
 
 /* ---- memory of the program: the same before each execution ----------------------------------- */
 

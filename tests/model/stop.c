@@ -1,0 +1,203 @@
+/* stop.c - the stop of sched/start.c: when go_stop has returned 0, each green thread has run to its
+ * end or was never made, the workers have ended, and nobody touches the Ps and Ms any more, which
+ * are freed: no foreign thread that spawns or wakes somebody meanwhile, either.
+ *
+ * The boot is not here: the runtime runs when a case begins. The Ps and Ms are allocated, as
+ * start.c has them, so that it can free them. */
+#include "event.h"
+
+#include "base/chaos.h"
+#include "base/sys.h"
+#include "sched/env.h"
+#include "sched/g.h"
+#include "sched/spawn.h"
+#include "sched/stack.h"
+#include "sched/start.h"
+#include "sched/sysmon.h"
+
+#include <gort/scope.h>
+#include <string.h>
+
+static struct event event;
+static uint32_t ran, refused; /* Gs that have come to their end; spawns that were refused */
+static uint32_t worker_ended[PROCS];
+static uint32_t stopped;
+
+/* ---- a runtime that runs --------------------------------------------------------------------- */
+
+static void machine(uint32_t procs) {
+    machine_with_stacks(procs);
+    rt.ps = rt_sys_alloc_aligned(procs * sizeof *rt.ps, RT_CACHE_LINE);
+    rt.ms = rt_sys_alloc_aligned(procs * sizeof *rt.ms, RT_CACHE_LINE);
+    memcpy(rt.ps, ps, procs * sizeof *rt.ps);
+    memcpy(rt.ms, ms, procs * sizeof *rt.ms);
+    for (uint32_t i = 0; i < procs; i++) {
+        rt.ps[i].m = &rt.ms[i];
+        rt.ms[i].p = &rt.ps[i];
+        rt.ms[i].thread = i + 1;
+    }
+    event_init(&event);
+}
+
+static void worker(unsigned i) {
+    model_be(&rt.ms[i]);
+    rt_proc_run(&rt.ms[i]);
+    model_be(NULL);
+    rt_store_release(&worker_ended[i], 1);
+}
+static void m0(void) {
+    worker(0);
+}
+static void m1(void) {
+    worker(1);
+}
+
+/* By --wrap: the threads are the model's. */
+int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_join(pthread_t thread, void **result) {
+    (void)result;
+    while (rt_load_acquire(&worker_ended[thread - 1]) == 0)
+        model_wait_for_change();
+    return 0;
+}
+
+/* ---- green threads --------------------------------------------------------------------------- */
+
+static void end(void *arg) {
+    (void)arg;
+    rt_fetch_add_relaxed(&ran, 1);
+}
+static void wait_and_end(void *arg) {
+    int r = event_wait(&event, RT_WAITING, GO_FOREVER);
+    model_assert(r == 0 || r == -ECANCELED);
+    end(arg);
+}
+static void spawn_and_end(void *arg) {
+    int err = go_spawn(end, NULL);
+    model_assert(err == 0 || err == -ESHUTDOWN);
+    rt_fetch_add_relaxed(&refused, err != 0);
+    end(arg);
+}
+
+static void prepare(uint32_t procs, void (*fn)(void *)) {
+    machine(procs);
+    if (!fn)
+        return;
+    model_be(&rt.ms[0]);
+    rt.ms[0].g = &gs[0];
+    model_assert(go_spawn(fn, NULL) == 0);
+    rt.ms[0].g = NULL;
+    model_be(NULL);
+}
+static void nobody(void) {
+    prepare(1, NULL);
+}
+static void waiter(void) {
+    prepare(1, wait_and_end);
+}
+static void spawner(void) {
+    prepare(1, spawn_and_end);
+}
+static void two_ps(void) {
+    prepare(2, NULL);
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+static void stop(void) {
+    model_assert(go_stop(GO_FOREVER) == 0);
+    stopped = 1;
+}
+static void set(void) {
+    event_set(&event);
+}
+static void spawn(void) {
+    int err = go_spawn(end, NULL);
+    model_assert(err == 0 || err == -ESHUTDOWN || err == -ENXIO);
+    rt_fetch_add_relaxed(&refused, err != 0);
+}
+
+static void ended(uint32_t n) {
+    model_assert(stopped && ran + refused == n);
+    model_assert(rt.state == RT_STOPPED && rt.foreign == 0 && !rt.ps && !rt.ms);
+}
+static void one_ended(void) {
+    ended(1);
+}
+static void two_ended(void) {
+    ended(2);
+}
+static void none_ended(void) {
+    ended(0);
+}
+
+#define CASE(n, start, check, b, s, ...) \
+    { \
+        .name = "stop." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
+        .stale = (s) \
+    }
+
+const struct model_case model_cases[] = {
+    CASE("idle", nobody, none_ended, 3, 2, stop, m0),
+    CASE("waiter", waiter, one_ended, 2, 2, stop, m0),
+    CASE("waiter_woken", waiter, one_ended, 1, 2, stop, m0, set),
+    CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
+    CASE("foreign_spawn", nobody, one_ended, 2, 1, stop, m0, spawn),
+    CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
+    {0},
+};
+
+/* ---- what start.c knows besides -------------------------------------------------------------- */
+
+void rt_log(const char *fmt, ...) {
+    (void)fmt;
+}
+void rt_env_read(struct rt_env *env) {
+    (void)env;
+}
+void rt_chaos_start(double probability, uint64_t seed) {
+    (void)probability, (void)seed;
+}
+int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
+    (void)t, (void)fn, (void)arg, (void)name;
+    return -EAGAIN;
+}
+unsigned rt_sys_cpus(void) {
+    return 1;
+}
+void *rt_sys_map(size_t bytes) {
+    (void)bytes;
+    return NULL;
+}
+void rt_sys_unmap(void *p, size_t bytes) {
+    (void)p, (void)bytes;
+}
+bool rt_sys_membarrier_register(void) {
+    return true;
+}
+int rt_poller_start(const char *name, unsigned procs) {
+    (void)name, (void)procs;
+    return 0;
+}
+void rt_poller_stop(void) {
+}
+void rt_poller_evict(void) {
+}
+void rt_g_start(size_t max_tasks) {
+    (void)max_tasks;
+}
+void rt_g_stop(void) {
+}
+int rt_stack_start(unsigned procs, unsigned default_class) {
+    (void)procs, (void)default_class;
+    return 0;
+}
+void rt_stack_stop(void) {
+}
+int rt_sysmon_start(void) {
+    return 0;
+}
+void rt_sysmon_stop(void) {
+}
+void rt_lot_fork_child(void) {
+}
