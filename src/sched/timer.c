@@ -182,7 +182,8 @@ void rt_timer_forget(struct rt_g *g) {
     if (rt_load_relaxed(&g->timer_when) == INT64_MAX)
         return;
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
-    rt_store_seq_cst(&g->timer_when, INT64_MAX);
+    rt_store_release(&g->timer_when, INT64_MAX); /* pairs with the CAS in expire: then the insert
+                                                    sees the new generation */
     count_dead(g);
 }
 

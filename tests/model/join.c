@@ -234,6 +234,6 @@ const struct model_case model_cases[] = {
     CASE("apart", apart, apart_end, 2, 2, m0, m1),
     CASE("in_place_or_stolen", two, two_end, 2, 1, m0, m1),
     CASE("in_place_cancel", in_place, in_place_end, 3, 2, m0, cancel_joiner),
-    CASE("in_place_cancel_or_set", in_place, in_place_end, 1, 2, m0, cancel_joiner, set),
+    CASE("in_place_cancel_or_set", in_place, in_place_end, 2, 1, m0, cancel_joiner, set),
     {0},
 };

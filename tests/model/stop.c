@@ -79,6 +79,12 @@ static void spawn_and_end(void *arg) {
     end(arg);
 }
 
+static go_task *task;
+static void *work(void *arg) {
+    end(arg);
+    return &ran;
+}
+
 static void prepare(uint32_t procs, void (*fn)(void *)) {
     machine(procs);
     if (!fn)
@@ -86,6 +92,14 @@ static void prepare(uint32_t procs, void (*fn)(void *)) {
     model_be(&rt.ms[0]);
     rt.ms[0].g = &gs[0];
     model_assert(go_spawn(fn, NULL) == 0);
+    rt.ms[0].g = NULL;
+    model_be(NULL);
+}
+static void task_runs(void) {
+    machine(1);
+    model_be(&rt.ms[0]);
+    rt.ms[0].g = &gs[0];
+    task = go_task_spawn(work, NULL);
     rt.ms[0].g = NULL;
     model_be(NULL);
 }
@@ -107,6 +121,18 @@ static void two_ps(void) {
 static void stop(void) {
     model_assert(go_stop(GO_FOREVER) == 0);
     stopped = 1;
+}
+/* A join may be under way when the stop begins, but must not begin after it. */
+static uint32_t joined;
+static void stop_during_join(void) {
+    while (rt_load_relaxed(&rt.foreign) == 0 && rt_load_relaxed(&joined) == 0)
+        model_wait_for_change();
+    stop();
+}
+static void join(void) {
+    void *result = NULL;
+    model_assert(go_task_join(task, &result) == 0 && result == &ran);
+    rt_store_relaxed(&joined, 1);
 }
 static void set(void) {
     event_set(&event);
@@ -142,7 +168,8 @@ const struct model_case model_cases[] = {
     CASE("waiter", waiter, one_ended, 2, 2, stop, m0),
     CASE("waiter_woken", waiter, one_ended, 1, 2, stop, m0, set),
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
-    CASE("foreign_spawn", nobody, one_ended, 2, 1, stop, m0, spawn),
+    CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
+    CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
     CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
     {0},
 };
@@ -187,6 +214,11 @@ void rt_g_start(size_t max_tasks) {
     (void)max_tasks;
 }
 void rt_g_stop(void) {
+    if (task)
+        model_gone(task, sizeof(struct rt_g));
+}
+void rt_g_put(struct rt_g *g) {
+    g->next = NULL; /* the link of the free list */
 }
 int rt_stack_start(unsigned procs, unsigned default_class) {
     (void)procs, (void)default_class;
