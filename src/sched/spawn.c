@@ -235,9 +235,9 @@ static int arm(struct rt_m *m, struct rt_g *g) {
     if (deadline == INT64_MAX)
         return 0;
     if (m)
-        return rt_timer_arm_owner(m->p, g, deadline);
+        return rt_timer_start_owner(m->p, g, deadline);
     struct rt_p *p = visit_some_p(g->id); /* each in turn */
-    int err = rt_timer_arm_owner(p, g, deadline);
+    int err = rt_timer_start_owner(p, g, deadline);
     rt_gate_open(p->m);
     if (err == 0)
         rt_idle_wake_for_timer(deadline);
@@ -258,9 +258,9 @@ static void ready(struct rt_m *m, struct rt_g *g) {
         rt_ready(g);
 }
 
-/* The commit of a park (rt_commit) without a switch before it. The timer's only entry is for this
- * deadline: when it came up before g waited, and left the bit, then it is late. A bit without that
- * is from an earlier life of the record. */
+/* The commit of a park (rt_commit) without a switch before it. Its own timer entry comes when the
+ * deadline is over: if it came up before g waited, and left the bit, g is late. A bit without that
+ * is of an entry from an earlier life of the record. */
 static void park_unstarted(struct rt_m *m, struct rt_g *g, uint32_t *lock, enum rt_why why) {
     uint64_t seq = rt_park_seq(g);
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);

@@ -138,6 +138,21 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     return 0;
 }
 
+/* It does not rely on an entry that is there: a record off the free list may have one, in any heap,
+ * when a thief has set it again while the G before was ending. It dies. A thief that is still at it
+ * may set timer_when once more, and insert a second live one; the first is here all the same. */
+int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
+    int err = reserve(p);
+    if (err)
+        return err;
+    rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
+    if (rt_exchange(&g->timer_when, when) != INT64_MAX)
+        count_dead(g);
+    g->touched |= RT_TOUCHED_TIMER;
+    insert(p, g, when);
+    return 0;
+}
+
 /* g waits with seq; is it late? Claim it, or set the entry again. */
 static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);

@@ -8,6 +8,10 @@
  * parks. 0, -ENOMEM. */
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when);
 
+/* The same for a G that shall wait before its first run; g is off its free list. Always makes an
+ * entry of its own, which comes up at `when` and no earlier. 0, -ENOMEM. */
+int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when);
+
 /* g parked, or tried to, with RT_ATT_TIMER set: an entry fired too early. Look again; inside. True:
  * g is late and was claimed with -ETIMEDOUT. */
 bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq);

@@ -7,6 +7,7 @@
 #include "event.h"
 
 #include "base/sys.h"
+#include "sched/spawn.h"
 #include "sched/switch.h"
 
 enum { NOW = 1000, WAITS = 2 };
@@ -127,17 +128,47 @@ static void m1_visits(void) {
         machine_run(1);
 }
 
+/* ---- a start at a later time ----------------------------------------------------------------- */
+
+/* The record that comes next has a live entry in another P's heap: a thief has set it again when
+ * the G of that record had just been woken, and was about to end. */
+static uint32_t started;
+
+static void entry_of_a_free_record(void) {
+    model_clock = NOW;
+    machine_with_stacks(2);
+    model_clock_moves();
+    model_assert(rt_timer_arm_owner(&ps[1], ps[0].gfree, NOW) == 0);
+}
+static void start(void *arg) {
+    (void)arg;
+    model_assert(rt_sys_now() >= NOW + 1000);
+    rt_fetch_add_relaxed(&started, 1);
+    model_exit();
+}
+static void m0_spawns_later(void) {
+    struct rt_g *g, *record = ps[0].gfree;
+    uint64_t seq;
+    machine_be(0, NULL);
+    model_assert(rt_spawn_at(start, NULL, NOW + 1000, NULL, &g, &seq) == 0 && g == record);
+    machine_run(0);
+}
+static void has_started(void) {
+    model_assert(started == 1);
+}
+
 /* A wait without a deadline may have used up the event before it, and goes on. */
 static void all_returned(void) {
     model_assert(returned == waits || deadlines[returned] == GO_FOREVER);
     model_assert(event_waited_for(&event) == (returned != waits));
 }
 
-#define CASE(n, start, b, s, ...) \
+#define CHECKED(n, init_, check, b, s, ...) \
     { \
-        .name = "timer." n, .init = (start), .thread = {__VA_ARGS__}, .end = all_returned, \
-        .rest = all_returned, .bound = (b), .stale = (s) \
+        .name = "timer." n, .init = (init_), .thread = {__VA_ARGS__}, .end = (check), \
+        .rest = (check), .bound = (b), .stale = (s) \
     }
+#define CASE(n, init_, b, s, ...) CHECKED(n, init_, all_returned, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("due", due, 2, 2, m0, m1),
@@ -151,5 +182,6 @@ const struct model_case model_cases[] = {
     CASE("later_and_a_visit", old_entry_later, 2, 1, m0_runs, m1_visits),
     CASE("ended_then_later", ended_later, 2, 1, m0_ends_and_spawns, m1_visits),
     CASE("ended_then_for_ever", ended_for_ever, 2, 1, m0_ends_and_spawns, m1),
+    CHECKED("start_later", entry_of_a_free_record, has_started, 1, 2, m0_spawns_later, m1),
     {0},
 };
