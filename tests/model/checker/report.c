@@ -22,8 +22,9 @@ static const char usage[] =
     "  --more N    so many more preemptions than the case's own\n"
     "  --trace     print the last execution, also if it is right\n"
     "  --sites     print each atomic operation that the cases came to\n"
+    "  --first     end with the first fault, and do not show it\n"
     "  --mutate FILE:LINE:NAME:TEXT=ORDER, the first part as --sites has it; ORDER: relaxed,\n"
-    "              acquire, release, acq_rel, seq_cst; none, light, full, heavy\n";
+    "              acquire, release, acq_rel, seq_cst; none, light, full, heavy; may be repeated\n";
 
 /* ---- places and steps ------------------------------------------------------------------------ */
 
@@ -117,8 +118,8 @@ static void print_sites(void) {
     for (struct model_site *s = __start_model_sites; s < __stop_model_sites; s++) {
         char key[256];
         key_of(s, key, sizeof key);
-        printf("site\t%s\t%d\t%llu\n", key, s->shipped,
-               (unsigned long long)C->hits[s - __start_model_sites]);
+        printf("site\t%s\t%d\t%llu\t%s\n", key, s->shipped,
+               (unsigned long long)C->hits[s - __start_model_sites], s->function);
     }
 }
 
@@ -141,7 +142,7 @@ static void show_fault(const struct model_case *run, int bound, int stale) {
     printf("  %s\n", C->text);
 }
 
-static bool run_case(const struct model_case *run, int bound, int stale) {
+static bool run_case(const struct model_case *run, int bound, int stale, bool show) {
     bool full = bound == UNBOUNDED;
     double start = seconds();
     bool fine = explore(run, bound, stale);
@@ -155,16 +156,17 @@ static bool run_case(const struct model_case *run, int bound, int stale) {
            seconds() - start, run->must_fail && as_it_should ? " (found the fault)" : "");
     if (!as_it_should && fine)
         printf("  no fault was found: it should say \"%s\"\n", run->must_fail);
-    else if (!as_it_should)
+    else if (!as_it_should && show)
         show_fault(run, bound, stale);
     fflush(stdout);
     return as_it_should;
 }
 
 int main(int argc, char **argv) {
-    const char *glob = "*", *mutation = NULL;
+    const char *glob = "*", *mutations[8];
+    unsigned nmutations = 0;
     int bound = -1, stale = -1, more = 0;
-    bool sites = false, last = false;
+    bool sites = false, last = false, first = false;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(argv[i], "--case"))
@@ -175,27 +177,30 @@ int main(int argc, char **argv) {
             stale = atoi(value), i++;
         else if (!strcmp(argv[i], "--more"))
             more = atoi(value), i++;
-        else if (!strcmp(argv[i], "--mutate"))
-            mutation = value, i++;
+        else if (!strcmp(argv[i], "--mutate") && nmutations < 8)
+            mutations[nmutations++] = value, i++;
         else if (!strcmp(argv[i], "--sites"))
             sites = true;
+        else if (!strcmp(argv[i], "--first"))
+            first = true;
         else if (!strcmp(argv[i], "--trace"))
             last = true;
         else
             return fprintf(stderr, usage, argv[0], UNBOUNDED), 2;
     }
-    if (mutation && !mutate(mutation))
-        return fprintf(stderr, "no such place: %s\n", mutation), 2;
+    for (unsigned i = 0; i < nmutations; i++)
+        if (!mutate(mutations[i]))
+            return fprintf(stderr, "no such place: %s\n", mutations[i]), 2;
     explore_init();
     bool fine = true;
     unsigned n = 0;
-    for (const struct model_case *run = model_cases; run->name; run++)
+    for (const struct model_case *run = model_cases; run->name && (fine || !first); run++)
         if (fnmatch(glob, run->name, 0) == 0) {
             int b = run->bound ? run->bound : DEFAULT_BOUND;
             b = bound >= 0 ? bound : b < 0 ? UNBOUNDED : b + more;
             int st = run->stale ? run->stale : DEFAULT_STALE;
             st = stale >= 0 ? stale : b == UNBOUNDED ? UNBOUNDED : st;
-            fine &= run_case(run, b > UNBOUNDED ? UNBOUNDED : b, st);
+            fine &= run_case(run, b > UNBOUNDED ? UNBOUNDED : b, st, !first);
             if (last)
                 explore_again();
             n++;

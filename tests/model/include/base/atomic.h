@@ -22,6 +22,7 @@ struct model_site {
     const char *file;
     const char *name; /* rt_load_acquire, ... */
     const char *text; /* of its first argument */
+    const char *function;
     uint32_t line;
     uint8_t order;      /* enum model_order, or model_fence_kind */
     uint8_t fail_order; /* of a CAS that fails */
@@ -42,6 +43,7 @@ void model_relax(const char *function);
             __attribute__((section("model_sites"), used)) = {.file = __FILE__, \
                                                              .name = (name_), \
                                                              .text = (text_), \
+                                                             .function = __func__, \
                                                              .line = __LINE__, \
                                                              .order = (order_), \
                                                              .fail_order = (fail_), \
