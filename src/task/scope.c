@@ -86,7 +86,9 @@ static __attribute__((noinline)) void lower(struct rt_g *g) {
     for (const go_scope *s = g->scope; s; s = s->rt_parent) {
         bool mine = s->rt_owner == g; /* or else our group, to which outer cancels are passed on */
         uint32_t counts = mine ? RT_SCOPE_CANCELED : RT_SCOPE_CANCELED | RT_SCOPE_PASSED;
-        if (rt_load_relaxed(&s->rt_state) & counts)
+        /* Acquire, from the or of its canceller, whose raise may not have come yet: then it is by
+         * ours that a call is told. */
+        if (rt_load_acquire(&s->rt_state) & counts)
             rt_scope_raise(g, s->rt_level);
         else if (mine)
             continue;

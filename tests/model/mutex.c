@@ -91,6 +91,6 @@ const struct model_case model_cases[] = {
     CASE("trylock", three, all_used, 2, 2, lock, lock, trylock),
     CASE("starving", starving, all_used, 2, 1, lock_twice, lock, lock),
     CASE("late", late, all_but_late, 3, 2, lock_until, lock_until),
-    CASE("late_three", late, all_but_late, 2, 2, lock_until, lock_until, lock_until),
+    CASE("late_three", late, all_but_late, 1, 2, lock_until, lock_until, lock_until),
     {0},
 };
