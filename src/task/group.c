@@ -61,7 +61,8 @@ void go_group_enter(go_group *group, int64_t deadline) {
     group->rt_lock = group->rt_members = group->rt_flags = 0;
     group->rt_children = group->rt_cursor = NULL;
     group->rt_error = 0;
-    if (rt_unlikely(rt_cancel_reaches(rt_load_relaxed(&g->attention), g->shields))) {
+    /* Acquire, as in rt_cancel_slow: it is by this look that the children are told. */
+    if (rt_unlikely(rt_cancel_reaches(rt_load_acquire(&g->attention), g->shields))) {
         rt_store_relaxed(&s->rt_state, RT_SCOPE_PASSED); /* nobody else knows the group yet */
         group->rt_flags = TOLD;
     }

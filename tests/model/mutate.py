@@ -37,7 +37,7 @@ ABOUT = {
     "sched/park.h": ["park", "timer", "stop"], "sched/proc.c": ["idle", "timer", "stop"],
     "sched/spawn.c": ["idle", "stop"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
-    "task/join.c": ["join", "stop"], "task/scope.c": ["park", "join", "waitgroup"],
+    "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
 
 # (model, file, function, operation, order): found, in each model; the last one is right, and must not be.
@@ -53,6 +53,7 @@ SAMPLE = [
     ("mutex", "sync/mutex.c", "go_mutex_unlock", "rt_cas_release(&m->rt_state)", "relaxed", True),
     ("chan", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("join", "task/join.c", "take_place", "rt_fence_light()", "none", True),
+    ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
     ("stop", "sched/start.c", "rt_foreign_enter", "rt_load_seq_cst(&rt.state)", "acquire", True),
     ("fd", "netpoll/fd.c", "rt_fd_event", "rt_store_release(&s->edge[dir])", "relaxed", True),
     ("gate", "sched/gate.c", "rt_gate_try", "rt_cas(&m->gate)", "acquire", False),
