@@ -22,10 +22,10 @@ struct event {
 };
 
 static inline void event_init(struct event *e) {
-    rt_list_init(&e->waiters);
+    e->waiters = NULL;
 }
 static inline bool event_waited_for(const struct event *e) {
-    return !rt_list_empty(&e->waiters);
+    return e->waiters != NULL;
 }
 
 static inline int event_wait(struct event *e, enum rt_g_state state, int64_t deadline) {

@@ -179,7 +179,7 @@ static void cancel(void) {
 /* ---- at the end ------------------------------------------------------------------------------ */
 
 static void nobody_waits(void) {
-    model_assert(rt_fd_waiters_empty(rt_fd_at(FD)));
+    model_assert(!rt_fd_at(FD)->waiters);
 }
 static void one_read(void) {
     model_assert(nread == 1 && readable == 0);

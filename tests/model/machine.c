@@ -244,3 +244,18 @@ WEAK struct rt_pool_counts rt_pool_counts(void) {
 WEAK bool rt_sem_waited(void) {
     return false;
 }
+WEAK bool rt_pool_is_ours(void) {
+    return false;
+}
+WEAK void rt_pool_start(unsigned most) {
+    (void)most;
+}
+WEAK void rt_pool_stop(void) {
+}
+WEAK void rt_sys_alt_stack(void *base, size_t bytes) {
+    (void)base, (void)bytes;
+}
+WEAK bool rt_mutex_held(const uint32_t *lock, uint64_t id) {
+    (void)lock, (void)id;
+    return false;
+}

@@ -121,7 +121,7 @@ static void m1_visits(void) {
     machine_be(1, NULL);
     rt_gate_enter(m);
     rt_timer_run(m->p, &ps[0], rt_sys_now(), &ready, 1);
-    rt_ready_batch(m, &ready);
+    rt_ready_all_in(m, &ready);
     bool found = rt_runq_len_any(m->p) != 0 || m->p->ntimers != 0;
     rt_gate_leave(m);
     if (found)
