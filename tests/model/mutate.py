@@ -35,7 +35,7 @@ ABOUT = {
     "sched/gate.h": ["gate", "runq"], "sched/globq.c": ["runq", "idle"], "sched/globq.h": ["runq", "idle"],
     "sched/idle.c": ["idle", "sysmon"], "sched/idle.h": ["idle"], "sched/park.c": ["park", "timer", "stop"],
     "sched/park.h": ["park", "timer", "stop"], "sched/proc.c": ["idle", "timer", "stop"],
-    "sched/spawn.c": ["idle", "stop"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
+    "sched/spawn.c": ["timer", "idle"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
@@ -50,7 +50,7 @@ SAMPLE = [
     ("park", "sched/park.c", "rt_commit", "rt_fence_light()", "none", True),
     ("timer", "sched/timer.c", "fire", "rt_load_seq_cst(&g->wait)", "relaxed", True),
     ("waitgroup", "sync/waitgroup.c", "go_waitgroup_wait", "rt_load_acquire(&wg->rt_count)", "relaxed", True),
-    ("mutex", "sync/mutex.c", "go_mutex_unlock", "rt_cas_release(&m->rt_state)", "relaxed", True),
+    ("mutex", "sync/mutex.h", "rt_mutex_unlock_alone", "rt_cas_release(&m->rt_state)", "relaxed", True),
     ("chan", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("join", "task/join.c", "take_place", "rt_fence_light()", "none", True),
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),

@@ -133,6 +133,7 @@ static void m1_visits(void) {
 /* The record that comes next has a live entry in another P's heap: a thief has set it again when
  * the G of that record had just been woken, and was about to end. */
 static uint32_t started;
+static int64_t starts_at = NOW + 1000;
 
 static void entry_of_a_free_record(void) {
     model_clock = NOW;
@@ -142,7 +143,7 @@ static void entry_of_a_free_record(void) {
 }
 static void start(void *arg) {
     (void)arg;
-    model_assert(rt_sys_now() >= NOW + 1000);
+    model_assert(rt_sys_now() >= starts_at);
     rt_fetch_add_relaxed(&started, 1);
     model_exit();
 }
@@ -150,8 +151,20 @@ static void m0_spawns_later(void) {
     struct rt_g *g, *record = ps[0].gfree;
     uint64_t seq;
     machine_be(0, NULL);
-    model_assert(rt_spawn_at(start, NULL, NOW + 1000, NULL, &g, &seq) == 0 && g == record);
+    model_assert(rt_spawn_at(start, NULL, starts_at, NULL, &g, &seq) == 0 && g == record);
     machine_run(0);
+}
+/* From a foreign thread, and due: it may fire before it waits. */
+static void due_at_once(void) {
+    model_clock = NOW;
+    starts_at = NOW;
+    machine_with_stacks(1);
+    model_clock_moves();
+}
+static void foreign_spawns_later(void) {
+    struct rt_g *g;
+    uint64_t seq;
+    model_assert(rt_spawn_at(start, NULL, starts_at, NULL, &g, &seq) == 0);
 }
 static void has_started(void) {
     model_assert(started == 1);
@@ -183,5 +196,6 @@ const struct model_case model_cases[] = {
     CASE("ended_then_later", ended_later, 2, 1, m0_ends_and_spawns, m1_visits),
     CASE("ended_then_for_ever", ended_for_ever, 2, 1, m0_ends_and_spawns, m1),
     CHECKED("start_later", entry_of_a_free_record, has_started, 1, 2, m0_spawns_later, m1),
+    CHECKED("start_at_once", due_at_once, has_started, 2, 2, foreign_spawns_later, m0),
     {0},
 };
