@@ -56,9 +56,10 @@ GO_API int go_listen_with(const char *network, const char *address,
 GO_API int go_accept(int fd, struct sockaddr *sa, socklen_t *len);
 
 /* Connect to an address in the forms of go_listen, with an empty host to the local host, or to a
- * name, "example.org:80", which is looked up by go_getaddrinfo. Its addresses are tried in order,
- * one after the other; the kernel takes about two minutes to give up one that does not answer, so
- * set a deadline (gort/scope.h), which ends the lookup, too.
+ * name, "example.org:80", which is looked up as by go_getaddrinfo. Its addresses are tried in
+ * order, one after the other; the kernel takes about two minutes to give up one that does not
+ * answer, so set a deadline (gort/scope.h). It and a cancel end the lookup, too, at once: the
+ * thread goes on, and drops its answer (go_stop waits for it).
  * Returns a non-blocking descriptor with TCP_NODELAY; -EINVAL for a bad text; when none of the
  * addresses works the first error that says more than that there is no way to it, -ECONNREFUSED,
  * ...; and of the lookup: -ENOENT, no such name or no address of that family; -EAGAIN, no answer
@@ -70,8 +71,8 @@ GO_API int go_dial(const char *network, const char *address);
  * with freeaddrinfo(3).
  * Returns 0 or an EAI code for gai_strerror(3), never EAI_SYSTEM: EAI_MEMORY, EAI_AGAIN (also when
  * no thread can be started) or EAI_FAIL stand for it; or -ECANCELED, -ETIMEDOUT, which are no EAI
- * codes, at once, while the thread goes on and drops its answer (go_stop waits for it); -ENXIO when
- * the runtime is not running, the number of EAI_FAMILY. */
+ * codes, when the lookup has not begun: once it has, it is waited for; -ENXIO when the runtime is
+ * not running, the number of EAI_FAMILY. */
 GO_API int go_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
                           struct addrinfo **res);
 

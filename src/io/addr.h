@@ -2,6 +2,7 @@
 #ifndef RT_ADDR_H
 #define RT_ADDR_H
 
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -37,5 +38,10 @@ int rt_addr_parse_name(const char *network, const char *address, struct rt_addr_
 /* One that a lookup has found. False: of another family. */
 bool rt_addr_make(const struct rt_addr_name *name, const struct sockaddr *sa, socklen_t len,
                   struct rt_addr *out);
+
+/* go_getaddrinfo; leave: whoever is cancelled goes on at once, also when the lookup has begun. In
+ * dns.c. */
+int rt_lookup(const char *host, const char *service, const struct addrinfo *hints,
+              struct addrinfo **res, bool leave);
 
 #endif

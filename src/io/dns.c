@@ -1,12 +1,14 @@
-/* dns.c - go_getaddrinfo: names are looked up on a thread of the pool (sched/pool.h), because
- * getaddrinfo(3) waits for servers, reads files, loads modules and takes a lot of stack.
+/* dns.c - names are looked up on a thread of the pool (sched/pool.h), because getaddrinfo(3) waits
+ * for servers, reads files, loads modules and takes a lot of stack.
  *
- * It cannot be interrupted, and may take half a minute to give up. So what it works on is a record
- * of its own, with copies of the arguments: whoever is cancelled meanwhile goes on at once, and the
- * thread frees the record and the list that nobody wants any more. */
+ * It cannot be interrupted, and may take half a minute to give up. go_getaddrinfo waits for it, as
+ * go_blocking does. A dial does not: what the lookup works on is a record of its own, with copies
+ * of the arguments, so whoever is cancelled meanwhile goes on at once, and the thread frees the
+ * record and the list that nobody wants any more. */
 #include "base/check.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
+#include "io/addr.h"
 #include "sched/park.h"
 #include "sched/pool.h"
 #include "sched/start.h"
@@ -39,7 +41,7 @@ static void drop(struct rt_job *job) {
 
 /* NULL: out of memory. */
 static struct lookup *new_lookup(const char *host, const char *service,
-                                 const struct addrinfo *hints) {
+                                 const struct addrinfo *hints, bool leave) {
     size_t host_size = host ? strlen(host) + 1 : 0,
            service_size = service ? strlen(service) + 1 : 0;
     size_t bytes;
@@ -50,7 +52,7 @@ static struct lookup *new_lookup(const char *host, const char *service,
     if (!l)
         return NULL;
     char *text = (char *)(l + 1);
-    l->job = (struct rt_job){.fn = look_up, .arg = l, .drop = drop};
+    l->job = (struct rt_job){.fn = look_up, .arg = l, .drop = leave ? drop : NULL};
     l->host = host ? memcpy(text, host, host_size) : NULL;
     l->service = service ? memcpy(text + host_size, service, service_size) : NULL;
     l->hinted = hints != NULL;
@@ -73,22 +75,27 @@ static int on_thread(struct rt_g *g, const char *host, const char *service,
     return err ? err : rt_sys_getaddrinfo(host, service, hints, res);
 }
 
-int go_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
-                   struct addrinfo **res) {
+int rt_lookup(const char *host, const char *service, const struct addrinfo *hints,
+              struct addrinfo **res, bool leave) {
     struct rt_g *g = rt_self();
     if (g->flags & RT_G_THREAD)
         return on_thread(g, host, service, hints, res);
-    struct lookup *l = new_lookup(host, service, hints);
+    struct lookup *l = new_lookup(host, service, hints, leave);
     if (!l)
         return EAI_MEMORY;
     int err = rt_pool_run(&l->job);
-    if (err) /* l is not ours any more */
+    if (err && leave) /* l is not ours any more */
         return as_eai(err);
-    err = l->err;
-    if (err == 0) {
+    if (err == 0 && l->err == 0) {
         *res = l->list;
         l->list = NULL;
     }
+    err = err ? as_eai(err) : l->err;
     drop(&l->job);
     return err;
+}
+
+int go_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                   struct addrinfo **res) {
+    return rt_lookup(host, service, hints, res, false);
 }

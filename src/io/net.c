@@ -296,7 +296,7 @@ static int dial_name(const struct rt_addr_name *name) {
                              .ai_protocol = name->protocol};
     struct addrinfo *list = NULL;
     struct rt_addr a;
-    int r = as_errno(go_getaddrinfo(name->host, NULL, &hints, &list));
+    int r = as_errno(rt_lookup(name->host, NULL, &hints, &list, true));
     if (r)
         return r;
     r = UNTRIED;
