@@ -4,7 +4,8 @@
  * and does not get in, so the caller may use m->p as if it held it. At most one caller at a time.
  *
  *   owner, entering:  in_rt = 1;  light fence;  read gate     (1: step back, wait, begin again)
- *   thief:            gate = 1;   heavy fence;  read in_rt    (1: give it a moment, else give up)
+ *   thief, sees it outside:
+ *                     gate = 1;   heavy fence;  read in_rt    (1: give it a moment, else give up)
  *
  * Either the owner sees the gate closed or the thief sees the owner inside: the two cannot miss
  * each other. The heavy fence is membarrier(2), so the owner pays a store, a load and a branch.
