@@ -80,6 +80,7 @@ var servers = map[string]func(address string) error{
 
 var seconds = 2 // of preempt
 var cases = 4   // of select4
+var switchTasks = 2
 
 func fail(status int, format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "go-bench: "+format+"\n", args...)
@@ -110,7 +111,7 @@ func usage() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [seconds=S] [cases=C]\nnames: %s", strings.Join(names, " "))
+	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [seconds=S] [cases=C] [tasks=T]\nnames: %s", strings.Join(names, " "))
 }
 
 func main() {
@@ -129,13 +130,16 @@ func main() {
 			args = args[1:]
 			value = args[0]
 		}
-		if key != "procs" && key != "n" && key != "port" && key != "seconds" && key != "cases" {
+		if key != "procs" && key != "n" && key != "port" && key != "seconds" && key != "cases" && key != "tasks" {
 			fail(2, "unknown argument %q", key)
 		}
 		opt[key] = number(key, value)
 	}
 	if opt["seconds"] > 0 {
 		seconds = opt["seconds"]
+	}
+	if opt["tasks"] > 0 {
+		switchTasks = opt["tasks"]
 	}
 	if opt["cases"] > 0 {
 		cases = opt["cases"]

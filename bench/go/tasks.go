@@ -15,6 +15,9 @@ import (
 )
 
 func benchSwitch(n int) outcome {
+	if switchTasks != 2 {
+		return switchCrowd(n, switchTasks)
+	}
 	each := max(1, n/2)
 	var wg sync.WaitGroup
 	for range 2 {
@@ -26,6 +29,31 @@ func benchSwitch(n int) outcome {
 	}
 	wg.Wait()
 	return outcome{ops: 2 * each}
+}
+
+// switchCrowd: they start before the time runs, and then wait for each other.
+func switchCrowd(n, tasks int) outcome {
+	each := (n + tasks - 1) / tasks
+	var there, start, done sync.WaitGroup
+	there.Add(tasks)
+	start.Add(1)
+	done.Add(tasks)
+	task := func() {
+		there.Done()
+		start.Wait()
+		for range each {
+			runtime.Gosched()
+		}
+		done.Done()
+	}
+	for range tasks {
+		go task()
+	}
+	there.Wait()
+	begin := time.Now()
+	start.Done()
+	done.Wait()
+	return outcome{ops: each * tasks, took: time.Since(begin)}
 }
 
 // The closure that is spawned is made once: `go f()` of a function value allocates nothing.

@@ -24,6 +24,7 @@ struct bench_args {
     const char *addr;    /* servers: numeric address to listen on */
     int64_t stack_kib;   /* mem: stack of a parked task, 0: the runtime's default */
     int64_t hogs;        /* preempt: 0: as many as procs */
+    int64_t tasks;       /* switch: how many */
     int64_t cases;       /* select4: how many channels */
     int64_t checkpoint;  /* mixed: 1: /burn calls go_checkpoint, 0: it never calls the runtime */
 };

@@ -179,6 +179,7 @@ static void parse_key(const struct bench *b, const char *arg, struct bench_args 
         {"port", &args->port, 0, 65535},
         {"stack", &args->stack_kib, 0, 8192},
         {"hogs", &args->hogs, 0, 1024},
+        {"tasks", &args->tasks, 1, 10000000},
         {"cases", &args->cases, 1, 65536},
         {"checkpoint", &args->checkpoint, 0, 1},
     };
@@ -234,6 +235,7 @@ static const struct bench *parse_args(int argc, char **argv, struct bench_args *
         .reps = b->once ? 1 : REPS_DEFAULT,
         .port = 8080,
         .addr = "127.0.0.1",
+        .tasks = 2,
         .cases = 4,
         .checkpoint = 1,
     };

@@ -3,9 +3,9 @@
 
 enum { BATCH = 1000 };
 
-/* switch: two tasks on one P. While the starter waits they are the only ones that can run, so
- * every yield is a switch to the other. A short run with a log proves it; in the measured one the
- * log would be measured too. */
+/* switch: two tasks (or tasks=N) on one P. While the starter waits they are the only ones that can
+ * run, so every yield is a switch to the other. A short run with a log proves it; in the measured
+ * one the log would be measured too. */
 
 enum { SWITCH_LOG = 4096 };
 
@@ -55,10 +55,48 @@ static void switch_check_turns(void)
             bench_die("switch: yield %u did not switch to the other task", i);
 }
 
+/* Many: they start before the time runs, and then wait for each other. */
+
+struct crowd {
+    int64_t yields;
+    go_waitgroup there, go, done;
+};
+
+static void crowd_task(void *arg)
+{
+    struct crowd *c = arg;
+
+    go_waitgroup_done(&c->there);
+    MUST(go_waitgroup_wait(&c->go));
+    for (int64_t i = 0; i < c->yields; i++)
+        go_yield();
+    go_waitgroup_done(&c->done);
+}
+
+static void switch_crowd(struct bench_run *run, int64_t tasks)
+{
+    struct crowd c = {.yields = (run->n + tasks - 1) / tasks};
+
+    go_waitgroup_add(&c.there, (int)tasks);
+    go_waitgroup_add(&c.done, (int)tasks);
+    go_waitgroup_add(&c.go, 1);
+    for (int64_t i = 0; i < tasks; i++)
+        MUST(go_spawn(crowd_task, &c));
+    MUST(go_waitgroup_wait(&c.there));
+    bench_begin(run);
+    go_waitgroup_done(&c.go);
+    MUST(go_waitgroup_wait(&c.done));
+    bench_end(run, c.yields * tasks);
+}
+
 static void bench_run_switch(struct bench_run *run)
 {
     int64_t each = (run->n + 1) / 2;
 
+    if (run->args->tasks != 2) {
+        switch_crowd(run, run->args->tasks);
+        return;
+    }
     switch_check_turns();
     bench_begin(run);
     switch_pair(each, NULL, NULL);
@@ -112,7 +150,8 @@ static void bench_run_spawn_join(struct bench_run *run)
 
 const struct bench bench_switch_spawn[] = {
     {.name = "switch",
-     .what = "2 tasks yield in turn, 1 P",
+     .what = "2 tasks (tasks=N) yield in turn, 1 P",
+     .keys = "tasks ",
      .n = 5000000,
      .n_max = INT64_C(1) << 40,
      .procs = 1,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import chart  # noqa: E402 (beside this file)
+import scale  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -240,19 +241,22 @@ def explain(stderr, status):
     return f"exit status {status}: " + " | ".join(lines[:4]) if lines else f"exit status {status}, nothing on stderr"
 
 
-def run_task(peer, bench, procs, n):
-    command = [str(peer.program), bench.name, "--procs", str(procs)] + (["--n", str(n)] if n else [])
+def run_program(peer, arguments):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+        done = subprocess.run([str(peer.program), *arguments], capture_output=True, text=True, timeout=180)
     except subprocess.TimeoutExpired:
         raise Failed("no end after 180 s") from None
     if done.returncode == 2 and re.search(r"(no|unknown) bench", done.stderr):
         raise Unknown
     if done.returncode:
         raise Failed(explain(done.stderr, done.returncode))
-    result = read_json(done.stdout, peer.program.name)
+    return read_json(done.stdout, peer.program.name)
+
+
+def run_task(peer, bench, procs, n):
+    result = run_program(peer, [bench.name, "--procs", str(procs)] + (["--n", str(n)] if n else []))
     if bench.key not in result:
-        raise Failed(f"no field {bench.key} in {done.stdout.strip()}")
+        raise Failed(f"no field {bench.key} in {result}")
     return result
 
 
@@ -519,7 +523,8 @@ def parse_options():
                                 description="Builds gort, runs it beside Go and writes a table, "
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
-    p.add_argument("--only", metavar="A,B", help="these benches, or all")
+    p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
+                   "processors, channels and timers")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), none")
@@ -529,6 +534,9 @@ def parse_options():
         p.error("--rounds: at least 1")
     o.budget, o.least = (20, 1) if o.quick else (120, 2)
     o.only = o.only.split(",") if o.only else [b.name for b in BENCHES + SERVERS if b.default]
+    o.scale = o.only == ["scale"]
+    if o.scale:
+        o.only = []
     if o.only == ["all"]:
         o.only = names
     for name in o.only:
@@ -546,6 +554,18 @@ def parse_options():
         if name not in [peer.name for peer in PEERS[1:]]:
             p.error(f"--peers: no peer {name}; there are {' '.join(peer.name for peer in PEERS[1:])}")
     return o
+
+
+def run_scale(peers, machine):
+    began = time.monotonic()
+    try:
+        scale.run([p for p in peers if p.tasks], run_program, lambda step, steps, text: progress(step, steps, began, text), OUT,
+                  machine)
+    except Failed as e:
+        print(f"{clear()}ERROR {e}", file=sys.stderr)
+        return 1
+    print(f"\n{machine}\nwrote {(OUT / 'scale.json').relative_to(ROOT)} and {(OUT / 'scale.svg').relative_to(ROOT)}")
+    return 0
 
 
 def main():
@@ -573,6 +593,8 @@ def main():
     if os.getloadavg()[0] > 0.5:
         notice(f"the machine is busy with something else (load {os.getloadavg()[0]:.1f}); times will scatter")
     machine = machine_line(go_version)
+    if o.scale:
+        return run_scale(peers, machine)
     rounds = run_all(rows, peers, o)
     print_tables(rows, peers, rounds)
     report(rows, peers, machine, rounds)
