@@ -217,14 +217,14 @@ static int64_t keep_time(struct rt_m *m, int64_t now) {
     if (when >= rt_idle.keeper_when)
         return -1;
     rt_idle.keeper = m->index + 1;
-    rt_idle.keeper_when = when;
+    rt_store_relaxed(&rt_idle.keeper_when, when);
     return when > now ? when - now : 0;
 }
 
 /* Under the lock: m keeps the time until somebody must look again. */
 static int64_t look_again(struct rt_m *m, int64_t now) {
     rt_idle.keeper = m->index + 1;
-    rt_idle.keeper_when = now + AGAIN_NS;
+    rt_store_relaxed(&rt_idle.keeper_when, now + AGAIN_NS);
     return AGAIN_NS;
 }
 
@@ -276,7 +276,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
         clear_bit(m->index);
     if (rt_idle.keeper == m->index + 1) {
         rt_idle.keeper = 0;
-        rt_idle.keeper_when = INT64_MAX;
+        rt_store_relaxed(&rt_idle.keeper_when, INT64_MAX);
     }
     rt_unlock(&rt_idle.lock);
     m->searching = 1; /* counted by whoever cleared the bit */

@@ -9,7 +9,7 @@ extern struct rt_idle {
     uint32_t lock;           /* protects all below */
     uint64_t mask[RT_MAX_PROCS / 64]; /* sleeping Ms that nobody has picked to wake */
     uint32_t keeper;         /* index + 1 of the M that sleeps until keeper_when; 0: none */
-    int64_t keeper_when;
+    int64_t keeper_when;     /* also read, relaxed, by sysmon */
 } rt_idle;
 
 #define RT_IDLE_ONE 0x10000u

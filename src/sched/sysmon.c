@@ -102,7 +102,8 @@ static int64_t tick(struct seen *seen) {
     if (help)
         rt_idle_wake_foreign();
     int64_t next = TICK_NS, when = rt_timer_earliest_any();
-    if (when != INT64_MAX && when - now < next)
+    bool kept = rt_load_relaxed(&rt_idle.keeper_when) <= when; /* by an M that sleeps until then */
+    if (!kept && when - now < next)
         next = when - now;
     return next > MIN_SLEEP_NS ? next : MIN_SLEEP_NS;
 }
