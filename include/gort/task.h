@@ -60,6 +60,17 @@ GO_API int go_start(const struct go_options *opt);
  * Blocks the calling thread. */
 GO_API int go_stop(int64_t grace_ns);
 
+/* For libraries that share the runtime of a process: start it, with the defaults and the
+ * environment, or be one more user of it. Returns 0, and go_release must follow; -EALREADY while it
+ * is being stopped; else as go_start. Any thread, also a green one. Never parks; may block the
+ * thread while another starts it. */
+GO_API int go_acquire(void);
+/* The last user stops the runtime, as go_stop(grace_ns), unless somebody has started it by go_start
+ * or go_run. Returns 0; of the last user: -ETIMEDOUT, he is counted still and calls go_release
+ * again, nobody else gets in; -EDEADLK on a green thread; -EALREADY while another thread stops it
+ * by go_stop; -ENXIO in a forked child. Aborts when called more often than go_acquire. */
+GO_API int go_release(int64_t grace_ns);
+
 /* Start a green thread that runs fn(arg). Never parks, any thread.
  * It gets its stack when it first runs, but a spawn that returned 0 is sure to get one.
  * Returns 0; -EINVAL when fn is NULL; -EAGAIN at the limit of green threads or stacks; -ENOMEM;

@@ -1,0 +1,73 @@
+/* share.c - one runtime for several libraries of a process, which know nothing of each other.
+ *
+ * They are counted. The first starts the runtime, the last stops it; but one that somebody has
+ * started by go_start is his, and is not stopped here. The lock is not held during a stop, or a
+ * green thread that waits for it here would hold the stop up: the state goes to STOPPING under the
+ * lock, and whoever comes then is refused. While the last one stops it he is counted still, so that
+ * he can try again after -ETIMEDOUT. */
+#include "base/lock.h"
+#include "base/log.h"
+#include "sched/sched.h"
+
+#include <errno.h>
+
+static struct {
+    uint32_t lock;
+    uint32_t users;
+    bool ours;     /* the runtime was started by go_acquire */
+    bool stopping; /* the last user is in go_stop */
+} share;
+
+int go_acquire(void) {
+    if (rt_load_relaxed(&rt.state) == RT_FORKED)
+        return -ENXIO; /* the lock may be that of a thread which is not here */
+    rt_futex_lock(&share.lock);
+    int err = share.stopping ? -EALREADY : 0;
+    if (err == 0 && rt_load_seq_cst(&rt.state) != RT_RUNNING) {
+        err = go_start(NULL);
+        if (err == 0)
+            share.ours = true;
+        else if (err == -EALREADY && rt_load_seq_cst(&rt.state) == RT_RUNNING)
+            err = 0; /* by somebody else, just now */
+    }
+    share.users += err == 0;
+    rt_futex_unlock(&share.lock);
+    return err;
+}
+
+/* Under the lock: begin to stop it. */
+static int last_one(void) {
+    uint32_t state = RT_RUNNING;
+    if (rt_m())
+        return -EDEADLK;
+    if (share.stopping)
+        return -EALREADY;
+    rt_cas(&rt.state, &state, RT_STOPPING); /* or somebody has done so */
+    share.stopping = true;
+    return 0;
+}
+
+int go_release(int64_t grace_ns) {
+    if (rt_load_relaxed(&rt.state) == RT_FORKED)
+        return -ENXIO;
+    rt_futex_lock(&share.lock);
+    if (share.users == 0)
+        rt_fatal("go_release: more often than go_acquire");
+    bool stops = share.users == 1 && share.ours;
+    int err = stops ? last_one() : 0;
+    if (!stops)
+        share.users--;
+    rt_futex_unlock(&share.lock);
+    if (!stops || err)
+        return err;
+    err = go_stop(grace_ns);
+    rt_futex_lock(&share.lock);
+    share.stopping = false;
+    if (err == 0 || err == -ENXIO) { /* by somebody else meanwhile: it is over as well */
+        share.users--;
+        share.ours = false;
+        err = 0;
+    }
+    rt_futex_unlock(&share.lock);
+    return err;
+}

@@ -1,0 +1,115 @@
+/* share.c: the first user starts the runtime, the last stops it. */
+#include "t_unit.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+Test(share, the_first_starts_and_the_last_stops) {
+    for (int i = 0; i < 3; i++) {
+        T_EQ(go_acquire(), 0);
+        T_EQ(go_acquire(), 0);
+        T_ASSERT(go_procs() > 0);
+        T_EQ(go_release(GO_SECOND), 0);
+        T_ASSERT(go_procs() > 0);
+        T_EQ(go_release(10 * GO_SECOND), 0);
+        T_EQ(go_procs(), 0);
+    }
+}
+
+Test(share, what_go_start_has_started_is_not_stopped) {
+    T_EQ(go_start(NULL), 0);
+    T_EQ(go_acquire(), 0);
+    T_EQ(go_release(0), 0);
+    T_ASSERT(go_procs() > 0);
+    T_EQ(go_acquire(), 0);
+    t_stop(); /* its owner may */
+    T_EQ(go_procs(), 0);
+    T_EQ(go_acquire(), 0); /* and then it is ours */
+    T_EQ(go_release(0), 0);
+    T_ASSERT(go_procs() > 0);
+    T_EQ(go_release(10 * GO_SECOND), 0);
+    T_EQ(go_procs(), 0);
+}
+
+static void add_one(void *n) {
+    rt_fetch_add((uint32_t *)n, 1);
+}
+
+static void *use_often(void *arg) {
+    (void)arg;
+    for (int i = 0; i < T_SCALE(100); i++) {
+        int r;
+        while ((r = go_acquire()) == -EALREADY)
+            sched_yield();
+        T_EQ(r, 0);
+        uint32_t ran = 0;
+        T_SPAWN(add_one, &ran); /* it runs as long as we are users */
+        T_AWAIT(rt_load_seq_cst(&ran) == 1);
+        while ((r = go_release(10 * GO_SECOND)) == -EALREADY)
+            sched_yield();
+        T_EQ(r, 0);
+    }
+    return NULL;
+}
+
+Test(share, users_come_and_go, .timeout = 120) {
+    t_threads(4, use_often);
+    T_EQ(go_procs(), 0);
+}
+
+static struct {
+    uint32_t acquired, refused, end;
+    int released;
+} green;
+
+static void nothing(void *arg) {
+    (void)arg;
+}
+
+static void from_green(void *arg) {
+    (void)arg;
+    T_EQ(go_acquire(), 0);
+    T_EQ(go_release(0), 0);
+    green.released = go_release(0); /* of the last one, who must not stop it from inside */
+    rt_store_seq_cst(&green.acquired, 1);
+    while (go_spawn(nothing, NULL) != -ESHUTDOWN)
+        go_yield();
+    T_EQ(go_acquire(), -EALREADY);
+    rt_store_seq_cst(&green.refused, 1);
+    while (!rt_load_seq_cst(&green.end))
+        go_yield();
+}
+
+Test(share, a_green_thread_is_refused_during_the_stop_and_holds_it_up) {
+    char text[4096];
+    T_EQ(go_acquire(), 0);
+    T_SPAWN(from_green, NULL);
+    T_AWAIT(rt_load_seq_cst(&green.acquired));
+    T_EQ(green.released, -EDEADLK);
+    struct t_stderr err = t_stderr_begin();
+    T_EQ(go_release(GO_MILLISECOND), -ETIMEDOUT);
+    T_AWAIT(rt_load_seq_cst(&green.refused));
+    T_EQ(go_acquire(), -EALREADY);
+    rt_store_seq_cst(&green.end, 1);
+    T_EQ(go_release(10 * GO_SECOND), 0);
+    t_stderr_end(err, text, sizeof text);
+    T_ASSERT(strstr(text, "these have not ended"), "%s", text);
+    T_EQ(go_procs(), 0);
+}
+
+Test(share, a_forked_child_has_no_part_in_it) {
+    T_EQ(go_acquire(), 0);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(go_acquire() == -ENXIO && go_release(0) == -ENXIO ? 0 : 1);
+    int status;
+    T_EQ(waitpid(child, &status, 0), child);
+    T_EQ(status, 0);
+    T_EQ(go_release(10 * GO_SECOND), 0);
+}
+Test(share, a_release_too_many_aborts) {
+    T_DIES(SIGABRT, "go_release: more often than go_acquire", go_release(0));
+}
