@@ -49,19 +49,20 @@ static const int64_t THREADS_NS = 50 * 1000 * 1000;
 
 uint32_t rt_sysmon_asleep;
 
-static struct {
-    pthread_t thread;
-    uint32_t note;
-    uint32_t stop;
-    uint64_t suspicion;   /* of the last tick */
-    int suspicious_ticks;
-} mon;
-
 struct seen {
     uint32_t ticks;       /* p->ticks, last time */
     int64_t since;        /* when it was first seen */
     uint64_t progress;    /* slices and parks, last time */
 };
+
+static struct {
+    pthread_t thread;
+    struct seen *seen;    /* of each P */
+    uint32_t note;
+    uint32_t stop;
+    uint64_t suspicion;   /* of the last tick */
+    int suspicious_ticks;
+} mon;
 
 static bool p_is_awake(const struct rt_p *p) {
     return rt_load_relaxed(&rt.ms[p->index].sleep) == RT_AWAKE;
@@ -160,8 +161,9 @@ static int64_t idle_sleep(bool watch_threads, int64_t scavenge_ns) {
 }
 
 static void *sysmon_main(void *arg) {
-    struct seen *seen = arg;
+    struct seen *seen = mon.seen;
     int idle_ticks = 0;
+    (void)arg;
     while (!rt_load_acquire(&mon.stop)) {
         rt_sem_answer_all();
         int64_t sleep_ns = tick(seen);
@@ -178,7 +180,6 @@ static void *sysmon_main(void *arg) {
         rt_note_wait(&mon.note, sleep_ns);
         rt_store_relaxed(&rt_sysmon_asleep, 0);
     }
-    rt_sys_free(seen);
     return NULL;
 }
 
@@ -192,16 +193,16 @@ void rt_sysmon_call_sig(void) {
 }
 
 int rt_sysmon_start(void) {
-    struct seen *seen = rt_sys_alloc(rt.procs * sizeof *seen);
-    if (!seen)
+    mon.seen = rt_sys_alloc(rt.procs * sizeof *mon.seen);
+    if (!mon.seen)
         return -ENOMEM;
     mon.stop = rt_sysmon_asleep = 0;
     rt_store_relaxed(&mon.note, 0); /* a signal handler may call just now, for nobody here */
     mon.suspicion = 0;
     mon.suspicious_ticks = 0;
-    int err = rt_sys_thread(&mon.thread, sysmon_main, seen, "gort-sysmon");
+    int err = rt_sys_thread(&mon.thread, sysmon_main, NULL, "gort-sysmon");
     if (err)
-        rt_sys_free(seen);
+        rt_sys_free(mon.seen);
     return err;
 }
 
@@ -209,4 +210,5 @@ void rt_sysmon_stop(void) {
     rt_store_release(&mon.stop, 1);
     rt_note_wake(&mon.note);
     pthread_join(mon.thread, NULL);
+    rt_sys_free(mon.seen);
 }
