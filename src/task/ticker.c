@@ -70,7 +70,8 @@ static bool sleep_until(int64_t when) {
         else if (r != 0)
             return false;
     }
-    return true;
+    go_yield(); /* it may be late already, again and again */
+    return rt_running() == 0;
 }
 
 /* One tick, and more of them while there is no memory for the next G. */
