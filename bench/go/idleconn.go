@@ -68,16 +68,7 @@ func holdIdle(count int) (user, kernel int) {
 		}
 		served.Go(func() {
 			defer c.Close()
-			buf := make([]byte, 4096)
-			for {
-				n, err := c.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := c.Write(buf[:n]); err != nil {
-					return
-				}
-			}
+			echo(c)
 		})
 	}
 	time.Sleep(50 * time.Millisecond) // the last ones get to their park

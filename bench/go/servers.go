@@ -29,18 +29,20 @@ func listen(address string, serve func(net.Conn)) error {
 }
 
 func serveEcho(address string) error {
-	return listen(address, func(c net.Conn) {
-		buf := make([]byte, 4096)
-		for {
-			n, err := c.Read(buf)
-			if err != nil {
-				return
-			}
-			if _, err := c.Write(buf[:n]); err != nil {
-				return
-			}
+	return listen(address, echo)
+}
+
+func echo(c net.Conn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
 		}
-	})
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
 }
 
 // serveHTTP is net/http as one would run it: a limit on slow headers, as gort's examples/http has.

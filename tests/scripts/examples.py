@@ -13,15 +13,11 @@ import subprocess
 import sys
 import threading
 
+sys.dont_write_bytecode = True
+from lib.checks import check, run_groups  # noqa: E402 (beside this file)
+
 EXAMPLES = os.path.join(os.environ.get("GORT_BUILD_DIR", "build"), "examples")
 PATIENCE = 20.0  # seconds that anything may take before it counts as lost
-
-counts = {"passed": 0, "failed": 0}
-
-
-def check(what, good, detail=""):
-    counts["passed" if good else "failed"] += 1
-    print(("ok    " if good else "FAIL  ") + what + ("" if good else f": {detail}"), flush=True)
 
 
 def run(name, *arguments, **environment):
@@ -148,13 +144,8 @@ def check_echo():
 
 
 def main():
-    for group in (check_hello, check_async_gather, check_generators, check_tables, check_pipeline, check_echo):
-        try:
-            group()
-        except Exception as e:  # a check that could not be made has failed
-            check(f"{group.__name__}: stopped short", False, repr(e))
-    print(f"{counts['passed']} passed, {counts['failed']} failed")
-    return 1 if counts["failed"] else 0
+    groups = (check_hello, check_async_gather, check_generators, check_tables, check_pipeline, check_echo)
+    return run_groups([(group.__name__, group) for group in groups])
 
 
 if __name__ == "__main__":

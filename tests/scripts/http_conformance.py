@@ -18,22 +18,12 @@ import tempfile
 import threading
 import time
 
+sys.dont_write_bytecode = True
+from lib.checks import check, run_groups, skip  # noqa: E402 (beside this file)
+
 BUILD = os.environ.get("GORT_BUILD_DIR", "build")
 PROGRAM = os.path.join(BUILD, "examples", "http")
 PATIENCE = 15.0  # seconds that anything may take before it counts as lost: machines can be busy
-
-counts = {"passed": 0, "failed": 0, "skipped": 0}
-
-
-def check(what, good, detail=""):
-    counts["passed" if good else "failed"] += 1
-    print(("ok    " if good else "FAIL  ") + what + ("" if good or detail == "" else f": {detail}"),
-          flush=True)
-
-
-def skip(what):
-    counts["skipped"] += 1
-    print("skip  " + what, flush=True)
 
 
 class Server:
@@ -841,15 +831,7 @@ def main():
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     groups = [(name[6:], f) for name, f in globals().items()
               if name.startswith("group_") and word in name]
-    for name, group in groups:
-        try:
-            group()
-        except Exception as e:  # what could not be checked has failed; the next group starts afresh
-            check(f"{name}: stopped short", False, repr(e))
-        finally:
-            Server.kill_all()
-    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
-    return 1 if counts["failed"] or not groups else 0
+    return run_groups(groups, Server.kill_all)
 
 
 if __name__ == "__main__":
