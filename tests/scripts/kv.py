@@ -184,7 +184,7 @@ def check_many(server):
 
 def check_stop(server):
     with server.connect() as s:  # one that is still there
-        expect(s, [b"PING"], b"+PONG\r\n")  # and accepted: who is not, is reset with the listener
+        ask(s, "PING", wanted=b"+PONG\r\n")  # and accepted: who is not, is reset with the listener
         server.process.send_signal(signal.SIGTERM)
         check("SIGTERM ends it with 0", server.process.wait(PATIENCE) == 0, server.process.returncode)
         check("and its connections", s.recv(1) == b"")
