@@ -292,6 +292,33 @@ void rt_sys_alt_stack(void *base, size_t bytes) {
     errno = saved;
 }
 
+int rt_sys_tid(void) {
+    return (int)syscall(SYS_gettid);
+}
+
+int64_t rt_sys_thread_cpu(pthread_t t) {
+    clockid_t clock;
+    struct timespec ts;
+    int saved = errno;
+    bool known = pthread_getcpuclockid(t, &clock) == 0 && clock_gettime(clock, &ts) == 0;
+    errno = saved;
+    return known ? (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec : -1;
+}
+
+char rt_sys_thread_state(int tid) {
+    char text[512];
+    int saved = errno;
+    snprintf(text, sizeof text, "/proc/self/task/%d/stat", tid);
+    int fd = open(text, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    errno = saved;
+    text[n > 0 ? n : 0] = 0;
+    const char *name_end = strrchr(text, ')'); /* "tid (name) S ..." */
+    return name_end && name_end[1] == ' ' ? name_end[2] : 0;
+}
+
 int rt_sys_thread_count(void) {
     int saved = errno;
     DIR *d = opendir("/proc/self/task");

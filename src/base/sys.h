@@ -52,6 +52,12 @@ int rt_sys_thread_sized(void *(*fn)(void *), void *arg, size_t stack_bytes);
 void rt_sys_thread_name(const char *name); /* of the calling thread */
 /* Signal handlers that ask for it run there from now on; base NULL: there is none. */
 void rt_sys_alt_stack(void *base, size_t bytes);
+int rt_sys_tid(void); /* of the calling thread */
+/* CPU time that a thread has used so far, in ns; -1: unknown. */
+int64_t rt_sys_thread_cpu(pthread_t t);
+/* What the kernel says of a thread of this process: 'R' runs or could, 'S' and 'D' sleeps, ...;
+ * 0: unknown. */
+char rt_sys_thread_state(int tid);
 /* Threads of this process, or -errno. */
 int rt_sys_thread_count(void);
 

@@ -2,6 +2,7 @@
 #include "sched/poller.h"
 #include "sched/pool.h"
 #include "sched/globq.h"
+#include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/sched.h"
 #include "sched/stack.h"
@@ -17,7 +18,7 @@
 static void count(struct go_stats *s) {
     s->procs = rt.procs;
     struct rt_pool_counts pool = rt_pool_counts();
-    s->threads = rt.procs + 1 + pool.threads; /* one is sysmon */
+    s->threads = rt_retake_threads() + 1 + pool.threads; /* one is sysmon */
     s->blocking_threads = pool.threads;
     s->blocking_queued = pool.queued;
     s->runnable = rt_globq_size();
@@ -26,9 +27,11 @@ static void count(struct go_stats *s) {
         s->parks += rt_load_relaxed(&p->parks);
         s->steals += rt_load_relaxed(&p->steals);
         s->polls += rt_load_relaxed(&p->polls);
-        s->wakes += rt_load_relaxed(&rt.ms[i].wakes);
         s->runnable += rt_runq_len_any(p) + (rt_load_relaxed(&p->runnext) != NULL);
     }
+    for (uint32_t i = 0; i < rt.max_ms; i++)
+        s->wakes += rt_load_relaxed(&rt.ms[i].wakes);
+    s->parks += rt_load_relaxed(&rt.nobody->parks);
     s->tasks_live = rt_live(&s->spawned, &s->ended);
     rt_stack_stats(&s->stacks_mapped, &s->stacks_cached);
     if (rt_poller) {

@@ -82,12 +82,14 @@ static int arm_once(struct rt_fd *s, int fd) {
 static void find_a_sleeper(void) {
     if (rt_load_seq_cst(&ep.sleeper))
         return;
-    for (uint32_t i = 0; i < rt.procs; i++)
-        if (rt_load_relaxed(&rt.ms[i].sleep) != RT_AWAKE) {
-            rt_fd_kick(&rt.ms[i]);
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        struct rt_m *m = rt_m_of(&rt.ps[i]);
+        if (rt_load_relaxed(&m->sleep) != RT_AWAKE) {
+            rt_fd_kick(m);
             return;
         }
-    rt_fd_kick(&rt.ms[0]);
+    }
+    rt_fd_kick(rt_m_of(&rt.ps[0]));
 }
 
 static int epoll_arm(struct rt_fd *s, int fd) {
@@ -98,7 +100,8 @@ static int epoll_arm(struct rt_fd *s, int fd) {
         rt_store_relaxed(&s->flags, (uint16_t)(s->flags | RT_FD_ADDED));
     if (!rt_load_relaxed(&ep.used))
         rt_store_relaxed(&ep.used, 1);
-    if (rt_unlikely(rt_m() == NULL))
+    struct rt_m *m = rt_m();
+    if (rt_unlikely(!m || rt_gate_is_shut(m)))
         find_a_sleeper();
     return 0;
 }

@@ -60,8 +60,8 @@ static uint32_t foreign_parked; /* foreign threads that wait */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-int rt_fd_start(unsigned procs) {
-    counts = rt_sys_alloc_aligned(procs * sizeof *counts, RT_CACHE_LINE);
+int rt_fd_start(unsigned ms) {
+    counts = rt_sys_alloc_aligned(ms * sizeof *counts, RT_CACHE_LINE);
     foreign_count = (struct count){0};
     foreign_parked = 0;
     return counts ? 0 : -ENOMEM;
@@ -294,7 +294,7 @@ void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *rea
 
 uint64_t rt_fd_waits(void) {
     uint64_t n = rt_load_relaxed(&foreign_count.begun) - rt_load_relaxed(&foreign_count.ended);
-    for (uint32_t i = 0; counts && i < rt.procs; i++)
+    for (uint32_t i = 0; counts && i < rt.max_ms; i++)
         n += rt_load_relaxed(&counts[i].begun) - rt_load_relaxed(&counts[i].ended);
     return (int64_t)n < 0 ? 0 : n; /* the counters are not read at one moment */
 }
@@ -302,7 +302,8 @@ uint64_t rt_fd_waits(void) {
 void rt_fd_kick(struct rt_m *m) {
     /* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit
      * (idle.c). */
-    rt_fetch_or(&m->p->attention, RT_P_LOOK);
+    struct rt_p *p = rt_load_relaxed(&m->p);
+    rt_fetch_or(&p->attention, RT_P_LOOK);
     uint32_t mode = rt_load_seq_cst(&m->sleep);
     if (mode == RT_SLEEP_POLLER)
         rt_poller->wake(m);
@@ -383,17 +384,25 @@ int rt_fd_close(int fd) {
 
 /* ---- the stop -------------------------------------------------------------------------------- */
 
+void rt_fd_each(void (*fn)(struct rt_fd *s, int fd, void *arg), void *arg) {
+    for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
+        struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */
+        for (size_t k = 0; chunk && k < RT_FD_CHUNK; k++)
+            fn(&chunk[k], (int)(i << RT_FD_CHUNK_BITS | k), arg);
+    }
+}
+
+static void evict(struct rt_fd *s, int fd, void *woken) {
+    (void)fd;
+    rt_lock(&s->lock);
+    claim(s, ~0u, true, -ECANCELED, woken);
+    rt_unlock(&s->lock);
+}
+
 void rt_fd_evict_foreign(void) {
     struct rt_glist woken = {0};
     if (rt_load_seq_cst(&foreign_parked) == 0)
         return;
-    for (size_t i = 0; i < RT_FD_CHUNKS; i++) {
-        struct rt_fd *chunk = rt_load_acquire(&rt_fd_chunks[i]); /* pairs with slot_make */
-        for (struct rt_fd *s = chunk; s && s < chunk + RT_FD_CHUNK; s++) {
-            rt_lock(&s->lock);
-            claim(s, ~0u, true, -ECANCELED, &woken);
-            rt_unlock(&s->lock);
-        }
-    }
+    rt_fd_each(evict, &woken);
     rt_ready_all(&woken);
 }

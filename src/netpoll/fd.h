@@ -37,7 +37,7 @@ enum rt_fd_kind { /* which call to try first; a guess that the system calls corr
 /* uring: the poll in flight for one direction; epoll does not use it. Under the slot's lock. */
 struct rt_fd_poll {
     uint32_t seq;   /* of the latest poll: a completion with another is stale */
-    uint16_t owner; /* index of the M whose ring has it, + 1; 0: none */
+    uint16_t owner; /* index of the M whose ring has it, + 1; 0: none; an heir peeks without lock */
     uint16_t mask;
 };
 
@@ -192,9 +192,12 @@ void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *rea
 /* Make m look at its netpoller soon; any thread. */
 void rt_fd_kick(struct rt_m *m);
 
-int rt_fd_start(unsigned procs);
+/* For that many Ms. */
+int rt_fd_start(unsigned ms);
 void rt_fd_stop(void);
 uint64_t rt_fd_waits(void);
+/* Call fn for each slot that there is, unlocked. */
+void rt_fd_each(void (*fn)(struct rt_fd *s, int fd, void *arg), void *arg);
 /* Claim with -ECANCELED every foreign thread that waits on a descriptor: the runtime stops. */
 void rt_fd_evict_foreign(void);
 

@@ -51,7 +51,7 @@ static int start_auto(unsigned procs) {
 }
 
 int rt_poller_start(const char *name, unsigned procs) {
-    int err = rt_fd_start(procs);
+    int err = rt_fd_start(rt.max_ms);
     if (err)
         return err;
     rt_poller_why = "asked for by name";

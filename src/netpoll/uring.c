@@ -1,7 +1,8 @@
 /* uring.c - the netpoll engine on io_uring: one ring for each M, readiness polls, direct transfers.
  *
  * Promise: a poll that is armed on a ring is answered when its M passes its scheduler loop, or at
- * once while it sleeps; nothing outside this M ever touches its ring.
+ * once while it sleeps, or by its heir when its P is taken; nothing outside this M ever touches its
+ * ring.
  *
  * A parking G prepares a one-shot POLL_ADD on the ring of the M that it runs on, without a system
  * call; the M submits what has gathered when it runs out of work, when the oldest is 20 us old or
@@ -21,7 +22,15 @@
  * once; the owner of another ring finds it in its inbox, and is woken.
  *
  * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
- * preferably one that sleeps, and parks like a G.
+ * preferably one that sleeps, and parks like a G. So does an M that has no P.
+ *
+ * WHEN A P IS TAKEN (sched/retake.c) its ring stays with the thread that runs on. The heir goes
+ * through the table and arms on its own ring what was armed there, and takes the inbox over. The
+ * gate is shut and a heavy fence made before. Who arms looks at its gate after that, and who posts
+ * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
+ * and ask another M. The thread cancels all that is left on its ring when it becomes a spare; until
+ * then a descriptor that is closed but was polled there is not let go by the kernel, so its FIN
+ * waits for the hog.
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
  * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
@@ -49,9 +58,11 @@ static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
 
 struct uring {
     struct rt_ring ring;
-    uint32_t inflight;      /* polls submitted or prepared whose completion has not been seen */
+    uint32_t inflight;      /* polls submitted or prepared whose completion has not been seen; an
+                               heir reads it */
     uint32_t index;         /* of its M */
-    int64_t first_prep;     /* when the oldest unsubmitted entry was prepared */
+    int64_t first_prep;     /* when the oldest unsubmitted entry was prepared; any thread reads,
+                               INT64_MAX: there is none */
     int64_t last_enter;
     int bell;               /* eventfd; -1: none yet */
     bool bell_armed;
@@ -59,8 +70,7 @@ struct uring {
     struct rt_inbox inbox;
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-static struct uring *rings;
-static unsigned nrings;
+static struct uring *rings; /* rt.max_ms of them, made up to the number of Ms */
 static uint32_t foreign_turn; /* round robin for foreign threads; only a hint */
 
 /* ---- user_data ------------------------------------------------------------------------------- */
@@ -83,18 +93,41 @@ static unsigned data_tag(uint64_t data) {
 
 /* ---- preparing: own ring --------------------------------------------------------------------- */
 
+/* Of this thread; NULL: of a foreign one. */
 static struct uring *own(void) {
     struct rt_m *m = rt_m();
     return m ? m->poller : NULL;
 }
 
+/* The ring on which this thread may arm something; NULL: it is foreign, or has no P. */
+static struct uring *own_for_polls(void) {
+    struct rt_m *m = rt_m();
+    return m && !rt_gate_is_shut(m) ? m->poller : NULL;
+}
+
+static void submitted(struct uring *u) {
+    if (io_uring_sq_ready(&u->ring.u) == 0)
+        rt_store_relaxed(&u->first_prep, INT64_MAX);
+}
+
+static int submit(struct uring *u) {
+    int err = rt_ring_submit(&u->ring);
+    submitted(u);
+    return err;
+}
+
+static void wait(struct uring *u, int64_t timeout_ns) {
+    rt_ring_wait(&u->ring, timeout_ns);
+    submitted(u);
+}
+
 /* An entry; a full queue is submitted on the spot. NULL: the kernel does not take any now. */
 static struct io_uring_sqe *entry(struct uring *u) {
     if (io_uring_sq_ready(&u->ring.u) == 0)
-        u->first_prep = rt_sys_now();
+        rt_store_relaxed(&u->first_prep, rt_sys_now());
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring.u);
     if (rt_unlikely(!sqe)) {
-        rt_ring_submit(&u->ring);
+        submit(u);
         sqe = io_uring_get_sqe(&u->ring.u);
     }
     return sqe;
@@ -106,7 +139,7 @@ static int prepare_poll(struct uring *u, int fd, int dir, uint32_t seq, unsigned
         return -EAGAIN;
     io_uring_prep_poll_add(sqe, fd, mask);
     sqe->user_data = poll_data(fd, dir, seq);
-    u->inflight++;
+    rt_store_relaxed(&u->inflight, u->inflight + 1);
     return 0;
 }
 
@@ -124,12 +157,29 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
 
 static struct rt_m *m_for_foreign(void) {
     uint32_t start = rt_fetch_add_relaxed(&foreign_turn, 1);
-    for (uint32_t i = 0; i < nrings; i++) {
-        struct rt_m *m = &rt.ms[(start + i) % nrings];
+    for (uint32_t i = 0; i < rt.procs; i++) {
+        struct rt_m *m = rt_m_of(&rt.ps[(start + i) % rt.procs]);
         if (rt_load_relaxed(&m->sleep) != RT_AWAKE)
             return m;
     }
-    return &rt.ms[start % nrings];
+    return rt_m_of(&rt.ps[start % rt.procs]);
+}
+
+/* Ask some M to look at fd. */
+static int post_look(int fd) {
+    uint64_t look = (uint64_t)TAG_LOOK << 60 | (uint64_t)(unsigned)fd << 32;
+    for (;;) {
+        struct rt_m *m = m_for_foreign();
+        struct uring *u = m->poller;
+        if (!rt_inbox_post(&u->inbox, look))
+            return -ENOMEM;
+        rt_fence_full(); /* the letter, then the gate: pairs with the heavy fence in hand_over */
+        if (rt_likely(!rt_gate_is_shut(m))) {
+            rt_fd_kick(m);
+            return 0;
+        }
+        /* Its P was just taken: perhaps the heir has not found the letter. */
+    }
 }
 
 /* Ask the M of ring u, which is not ours, or ours when its queue is full. */
@@ -146,7 +196,7 @@ static bool take_back(struct rt_fd *s, int fd, int dir, bool urgent) {
     struct rt_fd_poll *p = &s->poll[dir];
     struct uring *u = &rings[p->owner - 1], *mine = own();
     uint64_t data = poll_data(fd, dir, p->seq);
-    p->owner = 0;
+    rt_store_relaxed(&p->owner, 0);
     if (u == mine && prepare_remove(u, data))
         return true;
     post(u, data, urgent);
@@ -171,28 +221,38 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     int err = prepare_poll(u, fd, dir, p->seq, mask);
     if (err)
         return err;
-    p->owner = (uint16_t)(u->index + 1);
+    rt_store_relaxed(&p->owner, (uint16_t)(u->index + 1));
     p->mask = (uint16_t)mask;
     return 0;
 }
 
+static void forget_polls(const struct uring *u, struct rt_fd *s) {
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner == u->index + 1)
+            rt_store_relaxed(&s->poll[dir].owner, 0);
+}
+
 static int uring_arm(struct rt_fd *s, int fd) {
-    struct uring *u = own();
-    if (rt_unlikely(!u)) {
-        uint64_t look = (uint64_t)TAG_LOOK << 60 | (uint64_t)(unsigned)fd << 32;
-        return post(m_for_foreign()->poller, look, true) ? 0 : -ENOMEM;
-    }
+    struct uring *u = own_for_polls();
+    if (rt_unlikely(!u))
+        return post_look(fd);
     int err = arm_on(u, s, fd, RT_IN);
-    return err ? err : arm_on(u, s, fd, RT_OUT);
+    if (err == 0)
+        err = arm_on(u, s, fd, RT_OUT);
+    rt_fence_light(); /* the polls, then the gate: pairs with the heavy fence in hand_over */
+    if (rt_likely(!rt_gate_is_shut(rt_m())))
+        return err;
+    forget_polls(u, s); /* whether the heir has found them or not */
+    return post_look(fd);
 }
 
 static void uring_disarm(struct rt_fd *s, int fd) {
-    bool submit = false;
+    bool due = false;
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (s->poll[dir].owner)
-            submit |= take_back(s, fd, dir, true);
-    if (submit) /* the deferred work, too: the file is let go there */
-        rt_ring_submit(&own()->ring);
+            due |= take_back(s, fd, dir, true);
+    if (due) /* the deferred work, too: the file is let go there */
+        submit(own());
 }
 
 static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_disarm};
@@ -202,7 +262,7 @@ static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_dis
 static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     struct rt_fd *s = rt_fd_at(data_fd(data));
     int dir = data_dir(data);
-    u->inflight--;
+    rt_store_relaxed(&u->inflight, u->inflight - 1);
     if (!s)
         return;
     rt_chaos_delay(); /* answered, nobody told */
@@ -211,7 +271,7 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     if (p->owner == u->index + 1 && p->seq == (uint32_t)data) {
         /* An error (a descriptor closed behind our back, no memory) wakes, too: the call will
          * tell. */
-        p->owner = 0;
+        rt_store_relaxed(&p->owner, 0);
         rt_fd_event(s, 1u << dir, false, ready);
     }
     rt_unlock(&s->lock);
@@ -260,6 +320,14 @@ static void serve_inbox(struct uring *u) {
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
 
+static bool uring_stuck(struct rt_m *m) {
+    struct uring *u = m->poller;
+    const struct io_uring *r = &u->ring.u;
+    bool seen = io_uring_smp_load_acquire(r->cq.ktail) != rt_load_relaxed(r->cq.khead);
+    return seen || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox) ||
+           rt_sys_now() - rt_load_relaxed(&u->first_prep) >= SUBMIT_AGE_NS;
+}
+
 static bool uring_pending(struct rt_m *m) {
     struct uring *u = m->poller;
     if (io_uring_cq_ready(&u->ring.u) || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox))
@@ -286,7 +354,7 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
             u->last_enter = now;
     }
     for (unsigned n = 0; n < REAP_MAX;) {
-        if (enter && rt_ring_submit(&u->ring) < 0)
+        if (enter && submit(u) < 0)
             enter = false; /* EAGAIN, EBUSY, EINTR: at the next pass */
         unsigned got = reap(u, ready);
         n += got;
@@ -319,7 +387,7 @@ static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *rea
     struct uring *u = m->poller;
     serve_inbox(u);
     if (arm_bell(u))
-        rt_ring_wait(&u->ring, timeout_ns);
+        wait(u, timeout_ns);
     reap(u, ready);
 }
 
@@ -331,7 +399,7 @@ static void uring_wake(struct rt_m *m) {
 /* ---- start and stop -------------------------------------------------------------------------- */
 
 static void uring_stop(void) {
-    for (unsigned i = 0; i < nrings; i++) {
+    for (unsigned i = 0; i < rt.max_ms; i++) {
         rt_ring_free(&rings[i].ring);
         if (rings[i].bell >= 0)
             rt_sys_close(rings[i].bell);
@@ -339,13 +407,9 @@ static void uring_stop(void) {
     }
     rt_sys_free(rings);
     rings = NULL;
-    nrings = 0;
 }
 
-static int make_ring(struct uring *u, uint32_t index) {
-    u->index = index;
-    u->bell = -1;
-    rt_inbox_init(&u->inbox);
+static int make_ring(struct uring *u) {
     int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
     if (err)
         return err;
@@ -353,48 +417,110 @@ static int make_ring(struct uring *u, uint32_t index) {
     return u->bell < 0 ? u->bell : 0;
 }
 
-static int uring_start(unsigned procs) {
+static int uring_start(unsigned ms) {
     int err = rt_ring_self_test();
     if (err)
         return err;
-    rings = rt_sys_alloc_aligned(procs * sizeof *rings, RT_CACHE_LINE);
+    rings = rt_sys_alloc_aligned(rt.max_ms * sizeof *rings, RT_CACHE_LINE);
     if (!rings)
         return -ENOMEM;
-    for (; nrings < procs; nrings++) {
-        err = make_ring(&rings[nrings], nrings);
-        if (err) {
-            nrings++;
-            uring_stop();
-            return err;
-        }
+    for (uint32_t i = 0; i < rt.max_ms; i++) {
+        rings[i].index = i;
+        rings[i].bell = -1;
+        rings[i].first_prep = INT64_MAX;
+        rt_inbox_init(&rings[i].inbox);
     }
-    rt_fd_engine = &engine;
-    return 0;
+    for (unsigned i = 0; i < ms && err == 0; i++)
+        err = make_ring(&rings[i]);
+    if (err)
+        uring_stop();
+    else
+        rt_fd_engine = &engine;
+    return err;
 }
 
 static int uring_m_start(struct rt_m *m) {
-    m->poller = &rings[m->index];
-    return rt_ring_enable(&rings[m->index].ring);
+    struct uring *u = &rings[m->index];
+    m->poller = u;
+    int err = u->ring.made ? 0 : make_ring(u);
+    return err ? err : rt_ring_enable(&u->ring);
 }
 
-/* Everything in flight is cancelled and waited for: closing the ring would not do it while a forked
- * child holds it, too. */
-static void uring_m_stop(struct rt_m *m) {
-    struct uring *u = m->poller;
-    struct rt_glist woken = {0};
-    serve_inbox(u);
+/* Everything in flight is cancelled and waited for. */
+static void cancel_all(struct uring *u, struct rt_glist *woken) {
     struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
     if (sqe) {
         io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
         sqe->user_data = (uint64_t)TAG_NONE << 60;
     }
     for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
-        rt_ring_wait(&u->ring, STOP_WAIT_NS);
-        reap(u, &woken);
+        wait(u, STOP_WAIT_NS);
+        reap(u, woken);
     }
+}
+
+/* Closing the ring would not do it while a forked child holds it, too. */
+static void uring_m_stop(struct rt_m *m) {
+    struct uring *u = m->poller;
+    struct rt_glist woken = {0};
+    serve_inbox(u);
+    cancel_all(u, &woken);
     for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
         rt_ready(g); /* of foreign threads; the last green thread has ended long ago */
     rt_ring_disable(&u->ring); /* m->poller stays: a late wake may still ring the bell */
+}
+
+/* ---- a P is taken ---------------------------------------------------------------------------- */
+
+struct adoption {
+    struct uring *to;
+    const struct uring *from;
+    struct rt_glist *ready;
+};
+
+/* Lock held. When there is no room on the ring, whoever waits looks for himself. */
+static void arm_or_wake(struct uring *u, struct rt_fd *s, int fd, int dir,
+                        struct rt_glist *ready) {
+    if (arm_on(u, s, fd, dir) != 0)
+        rt_fd_event(s, 1u << dir, false, ready);
+}
+
+static void adopt_slot(struct rt_fd *s, int fd, void *arg) {
+    const struct adoption *a = arg;
+    uint16_t owner = (uint16_t)(a->from->index + 1);
+    if (rt_load_relaxed(&s->poll[RT_IN].owner) != owner &&
+        rt_load_relaxed(&s->poll[RT_OUT].owner) != owner)
+        return;
+    rt_lock(&s->lock);
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner == owner) {
+            rt_store_relaxed(&s->poll[dir].owner, 0);
+            arm_or_wake(a->to, s, fd, dir, a->ready);
+        }
+    rt_unlock(&s->lock);
+}
+
+static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
+    struct adoption a = {m->poller, from->poller, ready};
+    struct uring *old = from->poller;
+    if (rt_load_relaxed(&old->inflight) != 0)
+        rt_fd_each(adopt_slot, &a);
+    uint64_t items[INBOX_BATCH];
+    for (uint32_t n; (n = rt_inbox_take(&old->inbox, items, INBOX_BATCH)) != 0;)
+        for (uint32_t i = 0; i < n; i++) {
+            if (data_tag(items[i]) != TAG_LOOK)
+                continue; /* to take polls back that the old owner drops anyway */
+            int fd = data_fd(items[i]);
+            struct rt_fd *s = rt_fd_at(fd);
+            rt_lock(&s->lock);
+            arm_or_wake(a.to, s, fd, RT_IN, ready);
+            arm_or_wake(a.to, s, fd, RT_OUT, ready);
+            rt_unlock(&s->lock);
+        }
+}
+
+static void uring_retire(struct rt_m *m, struct rt_glist *ready) {
+    cancel_all(m->poller, ready);
 }
 
 const struct rt_poller rt_uring_poller = {
@@ -403,6 +529,9 @@ const struct rt_poller rt_uring_poller = {
     .stop = uring_stop,
     .m_start = uring_m_start,
     .m_stop = uring_m_stop,
+    .stuck = uring_stuck,
+    .adopt = uring_adopt,
+    .retire = uring_retire,
     .pending = uring_pending,
     .poll = uring_poll,
     .sleep_mode = uring_sleep_mode,

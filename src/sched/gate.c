@@ -7,28 +7,30 @@
 
 enum { OWNER_SPINS = 200, THIEF_SPINS = 60 };
 
-void rt_gate_wait(struct rt_m *m) {
+struct rt_m *rt_gate_wait(struct rt_m *m) {
     for (;;) {
         rt_store_release(&m->in_rt, 0); /* step back, or both would wait */
-        for (int i = 0; rt_load_relaxed(&m->gate) != 0; i++) {
+        for (int i = 0; rt_load_relaxed(&m->gate) == RT_GATE_VISITED; i++) {
             if (i < OWNER_SPINS)
                 rt_cpu_relax();
             else
                 rt_sys_yield(); /* the visitor has lost its CPU */
         }
+        if (rt_gate_is_shut(m))
+            return NULL;
         rt_store_relaxed(&m->in_rt, 1);
         rt_fence_light();
-        if (rt_load_acquire(&m->gate) == 0) /* pairs with the release in rt_gate_open */
-            return;
+        if (rt_load_acquire(&m->gate) == RT_GATE_OPEN) /* pairs with the release in rt_gate_open */
+            return m;
     }
 }
 
 bool rt_gate_try(struct rt_m *m) {
-    uint32_t open = 0;
+    uint32_t open = RT_GATE_OPEN;
     /* An owner who is inside now may have lost his CPU there, and if not he is about to run what he
      * has himself: not worth the fence. */
     if (rt_load_relaxed(&m->in_rt) != 0 || rt_load_relaxed(&m->gate) != 0 ||
-        !rt_cas(&m->gate, &open, 1))
+        !rt_cas(&m->gate, &open, RT_GATE_VISITED))
         return false;
     rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
     rt_chaos_delay();
@@ -42,5 +44,19 @@ bool rt_gate_try(struct rt_m *m) {
 }
 
 void rt_gate_open(struct rt_m *m) {
-    rt_store_release(&m->gate, 0); /* pairs with the acquire in rt_gate_enter */
+    rt_store_release(&m->gate, RT_GATE_OPEN); /* pairs with the acquire in rt_gate_enter */
+}
+
+void rt_gate_shut(struct rt_m *m) {
+    rt_store_release(&m->gate, RT_GATE_SHUT); /* pairs with the acquire in rt_gate_is_shut */
+}
+
+struct rt_m *rt_gate_try_p(struct rt_p *p) {
+    struct rt_m *m = rt_m_of(p);
+    if (!rt_gate_try(m))
+        return NULL;
+    if (rt_likely(rt_load_relaxed(&p->m) == m)) /* it changes behind this very gate */
+        return m;
+    rt_gate_open(m);
+    return NULL;
 }

@@ -86,15 +86,16 @@ static struct rt_m *pick_sleeper(void) {
     struct rt_m *best = NULL;
     for (uint32_t w = 0; w * 64 < rt.procs; w++)
         for (uint64_t bits = rt_idle.mask[w]; bits; bits &= bits - 1) {
-            struct rt_m *m = &rt.ms[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+            struct rt_p *p = &rt.ps[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+            struct rt_m *m = rt_m_of(p); /* asleep, so nobody takes its P */
             if (rt_load_relaxed(&m->sleep) == RT_SLEEP_FUTEX) {
-                clear_bit(m->index);
+                clear_bit(p->index);
                 return m;
             }
             best = m;
         }
     if (best)
-        clear_bit(best->index);
+        clear_bit(best->p->index);
     return best;
 }
 
@@ -183,8 +184,8 @@ static enum work work_anywhere(struct rt_m *m, int64_t now) {
     if (rt_globq_size() != 0 || rt_load_relaxed(&p->attention) != 0 || rt_runq_len_any(p) != 0 ||
         p->runnext)
         return WORK;
-    for (uint32_t i = 0; i < rt.procs; i++) {
-        struct rt_m *owner = &rt.ms[i];
+    for (uint32_t i = 0; i <= rt.procs; i++) { /* the last is nobody's */
+        struct rt_m *owner = rt_m_of(&rt.ps[i]);
         bool due = rt_load_relaxed(&rt.ps[i].timer_when) <= now;
         if (!due && !rt_runq_worth_stealing_any(&rt.ps[i]))
             continue;
@@ -216,14 +217,14 @@ static int64_t keep_time(struct rt_m *m, int64_t now) {
     int64_t when = rt_timer_earliest_any();
     if (when >= rt_idle.keeper_when)
         return -1;
-    rt_idle.keeper = m->index + 1;
+    rt_idle.keeper = m->p->index + 1;
     rt_store_relaxed(&rt_idle.keeper_when, when);
     return when > now ? when - now : 0;
 }
 
 /* Under the lock: m keeps the time until somebody must look again. */
 static int64_t look_again(struct rt_m *m, int64_t now) {
-    rt_idle.keeper = m->index + 1;
+    rt_idle.keeper = m->p->index + 1;
     rt_store_relaxed(&rt_idle.keeper_when, now + AGAIN_NS);
     return AGAIN_NS;
 }
@@ -232,8 +233,9 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
     rt_store_release(&m->sleep, mode); /* pairs with the acquire in wake_m, through the lock */
     int64_t now = rt_sys_now();
+    uint32_t index = m->p->index; /* it keeps its P: none is taken from who runs no G */
     rt_lock(&rt_idle.lock);
-    rt_idle.mask[m->index / 64] |= UINT64_C(1) << (m->index % 64);
+    rt_idle.mask[index / 64] |= UINT64_C(1) << (index % 64);
     add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
     m->searching = 0;
     int64_t timeout = keep_time(m, now);
@@ -252,7 +254,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     if (work != NONE) {
         rt_lock(&rt_idle.lock);
         if (work == WORK)
-            woken = clear_bit(m->index); /* else a waker is on its way: take its wake-up below */
+            woken = clear_bit(index); /* else a waker is on its way: take its wake-up below */
         else if (timeout < 0 ? now + AGAIN_NS < rt_idle.keeper_when : timeout == 0)
             timeout = look_again(m, now);
         rt_unlock(&rt_idle.lock);
@@ -273,8 +275,8 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
 
     rt_lock(&rt_idle.lock);
     if (!woken)
-        clear_bit(m->index);
-    if (rt_idle.keeper == m->index + 1) {
+        clear_bit(index);
+    if (rt_idle.keeper == index + 1) {
         rt_idle.keeper = 0;
         rt_store_relaxed(&rt_idle.keeper_when, INT64_MAX);
     }

@@ -7,8 +7,8 @@
 extern struct rt_idle {
     uint32_t word;           /* idle Ms << 16 | searching Ms; written under lock, read anywhere */
     uint32_t lock;           /* protects all below */
-    uint64_t mask[RT_MAX_PROCS / 64]; /* sleeping Ms that nobody has picked to wake */
-    uint32_t keeper;         /* index + 1 of the M that sleeps until keeper_when; 0: none */
+    uint64_t mask[RT_MAX_PROCS / 64]; /* Ps whose M sleeps and was not picked to be woken */
+    uint32_t keeper;         /* index + 1 of the P whose M sleeps until keeper_when; 0: none */
     int64_t keeper_when;     /* also read, relaxed, by sysmon */
 } rt_idle;
 

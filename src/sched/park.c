@@ -11,6 +11,7 @@
 #include "base/sys.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
+#include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/switch.h"
 #include "sched/timer.h"
@@ -107,6 +108,25 @@ static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
 
 /* ---- park ------------------------------------------------------------------------------------ */
 
+static int not_parked(uint32_t *lock, struct rt_locks *locks, int err) {
+    if (lock)
+        rt_unlock(lock);
+    unlock_all(locks);
+    return err;
+}
+
+/* The P of this thread was taken (retake.c). */
+static __attribute__((noinline)) int park_away(struct rt_g *g, uint32_t *lock,
+                                               struct rt_locks *locks, int64_t deadline) {
+    int err = deadline != INT64_MAX ? rt_timer_arm_any(g, deadline) : 0;
+    if (err)
+        return not_parked(lock, locks, err);
+    rt_fetch_add_relaxed(&rt.nobody->parks, 1);
+    rt_leave(rt_m(), g, NULL, g);
+    rt_gate_leave(rt_m());
+    return g->wake_result;
+}
+
 /* One of lock and locks, or neither. */
 static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *lock,
                                                       struct rt_locks *locks,
@@ -117,21 +137,19 @@ static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *
     if (rt_unlikely(g->flags & RT_G_THREAD))
         return thread_park(g, lock, locks, state, deadline);
     rt_chaos_delay(); /* the node is queued, g is not parked */
-    struct rt_m *m = rt_m();
-    rt_gate_enter(m);
     g->park_lock = lock;
     g->park_state = (uint8_t)state;
     g->park_extra = (deadline != INT64_MAX ? TIMER : 0) | (locks ? LOCKS : 0);
     if (locks)
         g->park_locks = locks;
+    struct rt_m *m = rt_gate_enter(rt_m());
+    if (rt_unlikely(!m))
+        return park_away(g, lock, locks, deadline);
     if (deadline != INT64_MAX) {
         int err = rt_timer_arm_owner(m->p, g, deadline);
         if (rt_unlikely(err)) {
             rt_gate_leave(m);
-            if (lock)
-                rt_unlock(lock);
-            unlock_all(locks);
-            return err;
+            return not_parked(lock, locks, err);
         }
     }
     rt_bump(&m->p->parks);
@@ -160,9 +178,12 @@ static __attribute__((noinline)) void commit_void(struct rt_m *m, struct rt_g *o
     if (state == RT_WAITING && (attention & RT_ATT_CANCEL) &&
         rt_cancel_reaches(attention, rt_load_relaxed(&old->shields)))
         mine = rt_claim_soft(old, seq, -ECANCELED);
+    bool away = rt_gate_is_shut(m);
     if (!mine && (extra & TIMER) && (attention & RT_ATT_TIMER))
-        mine = rt_timer_missed(m->p, old, seq);
-    if (mine)
+        mine = rt_timer_missed(away ? NULL : m->p, old, seq);
+    if (mine && away)
+        rt_ready(old);
+    else if (mine)
         rt_ready_in(m, old);
 }
 
@@ -247,10 +268,19 @@ void rt_ready_all(struct rt_glist *l) {
 
 /* ---- calls that only yield ------------------------------------------------------------------- */
 
+/* Without a P. */
+static __attribute__((noinline)) void yield_away(void) {
+    struct rt_m *m = rt_m();
+    if (m)
+        rt_gate_leave(rt_regain(m));
+    else
+        rt_sys_yield();
+}
+
 void go_yield(void) {
     struct rt_m *m = rt_enter();
-    if (!m) {
-        rt_sys_yield();
+    if (rt_unlikely(!m)) {
+        yield_away();
         return;
     }
     struct rt_g *g = m->g;
@@ -277,7 +307,10 @@ static __attribute__((noinline)) void slice_over(struct rt_m *m) {
 
 void go_checkpoint(void) {
     struct rt_m *m = rt_m();
-    if (rt_likely(m != NULL) && rt_unlikely(rt_load_relaxed(&m->p->attention) & RT_P_PREEMPT))
+    if (rt_unlikely(!m))
+        return;
+    struct rt_p *p = rt_load_relaxed(&m->p); /* it may just be taken; nobody's wants to, always */
+    if (rt_unlikely(rt_load_relaxed(&p->attention) & RT_P_PREEMPT))
         slice_over(m);
 }
 

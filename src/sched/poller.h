@@ -53,6 +53,14 @@ struct rt_poller {
     /* End the sleep() of m; any thread, once for each sleep. */
     void (*wake)(struct rt_m *m);
 
+    /* When a P is taken from an M that runs on (sched/retake.c); each may be NULL.
+     * stuck: would what hangs on m want it to come by now? Any thread. adopt: m is in the place of
+     * `from`: what was asked there is asked here. retire: m, without a P and a G, drops all that it
+     * has asked for, and from here on is asked for nothing; outside, on its own thread. */
+    bool (*stuck)(struct rt_m *m);
+    void (*adopt)(struct rt_m *m, struct rt_m *from, struct rt_glist *ready);
+    void (*retire)(struct rt_m *m, struct rt_glist *ready);
+
     /* Green threads parked on descriptors now. */
     uint64_t (*waits)(void);
 };

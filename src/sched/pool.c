@@ -44,6 +44,7 @@
 #include "base/sys.h"
 #include "sched/park.h"
 #include "sched/start.h"
+#include "sched/worker.h"
 
 enum { STACK_BYTES = 8 * 1024 * 1024, ALT_STACK_BYTES = 64 * 1024, RECORD_BYTES = 4096 };
 
@@ -58,7 +59,6 @@ _Static_assert(sizeof(struct thread) <= RECORD_BYTES, "in its mapping");
 
 static struct {
     uint32_t lock;
-    unsigned most;
     unsigned threads; /* with those that are just being started */
     unsigned queued, running, orphans;
     unsigned coming; /* threads that will look at the queue before long */
@@ -190,6 +190,7 @@ static void *thread_main(void *arg) {
     struct thread *before = pool.ended;
     pool.ended = t;
     bool last = --pool.threads == 0;
+    rt_thread_give();
     rt_unlock(&pool.lock);
     rt_sys_alt_stack(NULL, 0);
     if (last)
@@ -239,7 +240,7 @@ static bool call_idle(void) {
 static void get_help(void) {
     if (pool.queued <= pool.coming || call_idle())
         return;
-    if (pool.threads < pool.most) {
+    if (rt_thread_take()) {
         pool.threads++;
         pool.coming++;
         rt_unlock(&pool.lock);
@@ -248,6 +249,7 @@ static void get_help(void) {
         if (err) {
             pool.threads--;
             pool.coming--;
+            rt_thread_give();
         }
     }
     if (pool.threads == 0)
@@ -350,9 +352,8 @@ bool rt_pool_is_ours(void) {
     return found;
 }
 
-void rt_pool_start(unsigned most) {
+void rt_pool_start(void) {
     rt_lock(&pool.lock);
-    pool.most = most;
     pool.threads = pool.queued = pool.running = pool.orphans = pool.coming = 0;
     pool.stop = false;
     pool.empty = 0;

@@ -39,8 +39,8 @@ struct rt_pool_counts rt_pool_counts(void);
 /* Is the calling thread one of the pool? While the runtime runs or stops. */
 bool rt_pool_is_ours(void);
 
-/* At most that many threads, and none yet. Then, without jobs: end them all. */
-void rt_pool_start(unsigned most);
+/* No thread yet. Then, without jobs: end them all. */
+void rt_pool_start(void);
 void rt_pool_stop(void);
 
 extern int64_t rt_pool_keep_ns; /* how long an idle thread stays; tests change it */

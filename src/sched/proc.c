@@ -20,6 +20,7 @@
 #include "sched/idle.h"
 #include "sched/park.h"
 #include "sched/poller.h"
+#include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/switch.h"
 #include "sched/timer.h"
@@ -80,10 +81,10 @@ void rt_g_end(struct rt_m *m, struct rt_g *g) {
 }
 
 static inline struct rt_m *enter_to_end(void) {
-    struct rt_m *m = rt_enter();
+    struct rt_m *m = rt_m();
     if (rt_unlikely(!m))
         rt_fatal("a green thread returned in a forked child: call exec or _exit there");
-    return m;
+    return rt_enter_with_p(m);
 }
 
 #if RT_ASAN || RT_TSAN
@@ -234,6 +235,8 @@ static struct rt_g *look_around(struct rt_m *m) {
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
         rt_timer_run(p, p, now, &ready, TIMERS_BATCH);
+    if (rt_unlikely(rt_load_relaxed(&rt.nobody->timer_when) <= now))
+        rt_timer_run(p, rt.nobody, now, &ready, TIMERS_BATCH);
     /* What waits in the global queue comes before what a poll would bring in, or each poll would
      * fill the ring and push the rest back there for ever. Now and then the poll is due all the
      * same. */
@@ -301,8 +304,20 @@ static struct rt_g *find_runnable(struct rt_m *m) {
     return g;
 }
 
-void rt_proc_run(struct rt_m *m) {
-    rt_gate_enter(m);
+/* With a P that was another M's until now. */
+static void take_over(struct rt_m *m) {
+    struct rt_glist ready = {0};
+    if (rt_poller && rt_poller->adopt)
+        rt_poller->adopt(m, m->adopts, &ready);
+    m->adopts = NULL;
+    rt_ready_all_in(m, &ready);
+}
+
+/* Run Gs until the runtime stops: false; or the P is gone: true. */
+static bool serve(struct rt_m *m) {
+    rt_gate_enter(m); /* no G, so nobody takes the P now */
+    if (m->adopts)
+        take_over(m);
     for (struct rt_g *g; (g = find_runnable(m)) != NULL;) {
         if (!(g->flags & RT_G_STARTED)) {
             struct rt_stack *s = stack_for(m, g);
@@ -327,7 +342,18 @@ void rt_proc_run(struct rt_m *m) {
         rt_san_arrive(&m->san);
         if (old)
             rt_commit(m, old);
+        if (rt_unlikely(rt_gate_is_shut(m))) {
+            rt_retake_left(m);
+            return true;
+        }
         clean_up_after(m);
     }
     rt_gate_leave(m);
+    return false;
+}
+
+void rt_proc_run(struct rt_m *m) {
+    bool again = true;
+    while (again)
+        again = (!rt_gate_is_shut(m) || rt_spare_wait(m)) && serve(m);
 }

@@ -4,7 +4,7 @@
 
 #include "sched/sched.h"
 
-/* Run Gs on m until the runtime stops; on m's own thread and stack, inside. */
+/* Run Gs on m until the runtime stops, as long as it has a P; on m's own thread and stack. */
 void rt_proc_run(struct rt_m *m);
 
 /* g's function has returned: what is to be done but for its stack. Inside. */

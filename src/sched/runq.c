@@ -74,8 +74,8 @@ static struct rt_g *take_half(struct rt_p *thief, struct rt_p *victim, uint64_t 
 }
 
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim) {
-    struct rt_m *m = victim->m;
-    if (!rt_gate_try(m))
+    struct rt_m *m = rt_gate_try_p(victim);
+    if (!m)
         return NULL;
     uint64_t n;
     struct rt_g *first = take_half(thief, victim, &n);

@@ -8,7 +8,9 @@
  * holds the P *while that M is inside the runtime* (m->in_rt != 0). Everybody else must pass the
  * gate of that M first (gate.h): then the M is outside and stays outside. So the owner's queue
  * operations are plain loads and stores: no locked instruction, no release and acquire; the rare
- * thief pays.
+ * thief pays. A P always has an M. An M may have no P: then it is a spare, or runs on with a G
+ * whose P was taken (retake.c), and m->p is rt.nobody, of which nothing but the attention and the
+ * queues, which stay empty, is looked at without passing its gate.
  *
  * THE LIFE OF A WAIT. A G has one wait word: a sequence number and a state.
  *   DEAD      on a free list. Whoever allocates it owns it.
@@ -219,7 +221,7 @@ struct rt_p {
     uint32_t ntimers, cap_timers;
     int64_t timer_when;     /* of timers[0], INT64_MAX when none; owner writes, all read */
     uint64_t rng;
-    struct rt_m *m;         /* who holds it; changes only while that M is outside or it is idle */
+    struct rt_m *m;         /* who holds it; changes behind its gate. Others: rt_m_of */
     uint32_t index;
     uint32_t timers_dead;   /* relaxed, any thread */
     uint32_t visits;        /* looks around while crowded */
@@ -233,8 +235,8 @@ struct rt_p {
 
 struct rt_m {
     uint32_t in_rt;         /* inside the runtime; own thread writes, see gate.h */
-    uint32_t gate;          /* 1: somebody else is at this M's P */
-    struct rt_p *p;
+    uint32_t gate;          /* somebody else is at this M's P, or it has none; see gate.h */
+    struct rt_p *p;         /* outside it may change at any time; read relaxed there */
     struct rt_g *g;         /* running now; NULL in the scheduler loop; own thread */
     struct rt_g *pending;   /* picked, to be run by the scheduler loop; own thread */
     struct rt_g *yielder;   /* to be queued after the look around; own thread */
@@ -251,7 +253,17 @@ struct rt_m {
     uint64_t wakes;         /* threads woken by this one; own thread writes */
     int64_t alt_stack_bytes;
     void *alt_stack;
+    struct rt_m *next_spare; /* these are retake.c's */
+    struct rt_m *adopts;    /* whose polls it has to issue again; own thread clears */
+    uint32_t away;          /* runs on without a P */
+    uint32_t end;           /* a spare shall end */
+    int tid;                /* written before the first run */
 } __attribute__((aligned(RT_CACHE_LINE)));
+
+/* Who holds p; perhaps not any more. What a new thread has made of its M is seen with it. */
+static inline struct rt_m *rt_m_of(const struct rt_p *p) {
+    return rt_load_acquire(&p->m); /* pairs with the release in hand_over */
+}
 
 /* ---- the runtime ----------------------------------------------------------------------------- */
 
@@ -261,8 +273,12 @@ struct rt_sched {
     uint32_t state;         /* enum rt_run_state */
     uint32_t foreign;       /* foreign threads inside; stop waits for 0 */
     uint32_t procs;
-    struct rt_p *ps;        /* procs of them */
-    struct rt_m *ms;        /* as many; ms[i] holds ps[i] */
+    struct rt_p *ps;        /* procs of them, and nobody */
+    struct rt_p *nobody;    /* the P that nobody holds: its gate is always open, and its heap has
+                               the timers of those who have no P */
+    struct rt_m *ms;        /* the first nms of max_ms are there */
+    uint32_t nms, max_ms;
+    uint32_t threads_left;  /* that may be started on top of these, see rt_thread_take */
     uint8_t stack_class;    /* the default */
     size_t max_tasks;
     unsigned max_threads;

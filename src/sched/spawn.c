@@ -167,9 +167,8 @@ int rt_spawn_child(go_group *group, const struct go_spawn_options *o, int (*fn)(
 int go_spawn(void (*fn)(void *), void *arg) {
     struct rt_g *g;
     struct rt_m *m = rt_m();
-    if (rt_unlikely(!m || !fn || rt_running() != 0))
+    if (rt_unlikely(!m || !fn || rt_running() != 0 || !rt_gate_enter(m)))
         return rt_spawn(NULL, (void *)fn, arg, 0, &g);
-    rt_gate_enter(m);
     int err = spawn_owner(m, (void *)fn, arg, 0, rt.stack_class, NULL, NULL, NULL, &g);
     rt_gate_leave(m);
     return err;
@@ -219,29 +218,11 @@ static void give_back(struct rt_m *m, struct rt_g *g) {
         rt_g_put(g);
 }
 
-/* A foreign thread is nobody's victim, so unlike a thief it may insist. */
-static struct rt_p *visit_some_p(uint64_t first) {
-    for (uint64_t i = first;; i++) {
-        struct rt_m *m = &rt.ms[i % rt.procs];
-        if (rt_gate_try(m))
-            return m->p;
-        if ((i - first) % rt.procs == rt.procs - 1)
-            rt_sys_yield();
-    }
-}
-
 static int arm(struct rt_m *m, struct rt_g *g) {
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);
     if (deadline == INT64_MAX)
         return 0;
-    if (m)
-        return rt_timer_start_owner(m->p, g, deadline);
-    struct rt_p *p = visit_some_p(g->id); /* each in turn */
-    int err = rt_timer_start_owner(p, g, deadline);
-    rt_gate_open(p->m);
-    if (err == 0)
-        rt_idle_wake_for_timer(deadline);
-    return err;
+    return m ? rt_timer_start_owner(m->p, g, deadline) : rt_timer_start_any(g, deadline);
 }
 
 static void count_spawned(struct rt_m *m) {

@@ -7,9 +7,9 @@
  * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is
  * claimed if it is parked, again and again, because some were just on their way, and from half of
  * the grace on inside a shield, too; (3) all have ended, and what they left to the pool; (4)
- * foreign threads have left; (5) the threads of the pool and the Ms are told, woken and joined; (6)
- * memory is freed. A stop whose grace is over leaves after (2), and the next go_stop goes on
- * there. */
+ * foreign threads have left; (5) the threads of the pool, sysmon and the Ms are told, woken and
+ * joined; (6) memory is freed. A stop whose grace is over leaves after (2), and the next go_stop
+ * goes on there. */
 #include "sched/start.h"
 
 #include "base/chaos.h"
@@ -23,28 +23,22 @@
 #include "sched/poller.h"
 #include "sched/pool.h"
 #include "sched/proc.h"
+#include "sched/retake.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 #include "sched/timer.h"
+#include "sched/worker.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { ALT_STACK_BYTES = 64 * 1024, MORE_THREADS = 64 };
+enum { MORE_THREADS = 64, MOST_SPARES = 1024 };
 static const size_t DEFAULT_STACK = 256 * 1024;
 static const int64_t STOP_NAP_MIN_NS = 20 * 1000, STOP_NAP_MAX_NS = 1000 * 1000;
 
 struct rt_sched rt;
 __thread struct rt_m *rt_tls_m __attribute__((tls_model("initial-exec")));
-
-static struct {
-    uint32_t note;      /* woken by each worker that is up, or not */
-    uint32_t up;        /* workers that have reported */
-    int err;            /* of the first that failed; under lock */
-    uint32_t lock;
-    uint32_t go;        /* futex word: 1 run, 2 end at once */
-} boot;
 
 static uint32_t stopper; /* 1 while a thread is in go_stop */
 
@@ -73,112 +67,69 @@ void rt_foreign_leave(void) {
     rt_fetch_sub(&rt.foreign, 1);
 }
 
-/* ---- workers --------------------------------------------------------------------------------- */
-
-static void *worker_main(void *arg) {
-    struct rt_m *m = arg;
-    rt_sys_alt_stack(m->alt_stack, ALT_STACK_BYTES);
-    pthread_attr_t attr;
-    void *low = NULL;
-    size_t bytes = 0;
-    if (pthread_getattr_np(pthread_self(), &attr) == 0) {
-        pthread_attr_getstack(&attr, &low, &bytes);
-        pthread_attr_destroy(&attr);
-    }
-    rt_san_init_thread(&m->san, low, bytes);
-    rt_tls_m = m;
-    int err = rt_poller && rt_poller->m_start ? rt_poller->m_start(m) : 0;
-    bool up = err == 0;
-    rt_lock(&boot.lock);
-    if (err && !boot.err)
-        boot.err = err;
-    boot.up++;
-    rt_unlock(&boot.lock);
-    rt_note_wake(&boot.note);
-    while (rt_load_acquire(&boot.go) == 0) /* pairs with the release in release_workers */
-        rt_sys_futex_wait(&boot.go, 0, -1);
-    if (rt_load_relaxed(&boot.go) == 1)
-        rt_proc_run(m);
-    if (up && rt_poller && rt_poller->m_stop)
-        rt_poller->m_stop(m);
-    rt_sys_alt_stack(NULL, 0);
-    rt_tls_m = NULL;
-    return NULL;
-}
-
-static void release_workers(uint32_t how) {
-    rt_store_release(&boot.go, how);
-    rt_sys_futex_wake(&boot.go, INT32_MAX);
-}
-
-static uint32_t workers_up(void) {
-    rt_lock(&boot.lock);
-    uint32_t n = boot.up;
-    rt_unlock(&boot.lock);
-    return n;
-}
-
-/* Start `procs` workers, parked before their loop. On an error those that came up are ended
- * again. */
-static int start_workers(void) {
-    boot.note = boot.up = boot.go = 0;
-    boot.err = 0;
-    uint32_t started = 0;
-    int err = 0;
-    for (; err == 0 && started < rt.procs; started += err == 0) {
-        char name[16];
-        snprintf(name, sizeof name, "gort-%u", started);
-        err = rt_sys_thread(&rt.ms[started].thread, worker_main, &rt.ms[started], name);
-    }
-    while (workers_up() < started)
-        rt_note_wait(&boot.note, -1);
-    if (err == 0)
-        err = boot.err;
-    if (err) {
-        release_workers(2);
-        for (uint32_t i = 0; i < started; i++)
-            pthread_join(rt.ms[i].thread, NULL);
-    }
-    return err;
-}
-
 /* ---- boot ------------------------------------------------------------------------------------ */
 
 static void free_all(void) {
     for (uint32_t i = 0; rt.ps && i < rt.procs; i++)
         rt_sys_free(rt.ps[i].timers);
-    for (uint32_t i = 0; rt.ms && i < rt.procs; i++)
-        if (rt.ms[i].alt_stack)
-            rt_sys_unmap(rt.ms[i].alt_stack, ALT_STACK_BYTES);
+    if (rt.nobody)
+        rt_sys_free(rt.nobody->timers);
     rt_sys_free(rt.ps);
     rt_sys_free(rt.ms);
-    rt.ps = NULL;
+    rt.ps = rt.nobody = NULL;
     rt.ms = NULL;
     rt_g_stop();
     rt_stack_stop();
 }
 
+/* The P that nobody holds, and the M that never runs. */
+static void make_nobody(void) {
+    rt.nobody = &rt.ps[rt.procs];
+    rt.nobody->index = rt.procs;
+    rt.nobody->timer_when = INT64_MAX;
+    rt.nobody->attention = RT_P_PREEMPT; /* so whoever has no P gives way at each checkpoint */
+    rt.nobody->m = &rt.ms[rt.max_ms];
+    rt.nobody->m->index = rt.max_ms;
+    rt.nobody->m->p = rt.nobody;
+}
+
 static int make_ps_and_ms(void) {
-    rt.ps = rt_sys_alloc_aligned(rt.procs * sizeof *rt.ps, RT_CACHE_LINE);
-    rt.ms = rt_sys_alloc_aligned(rt.procs * sizeof *rt.ms, RT_CACHE_LINE);
+    rt.ps = rt_sys_alloc_aligned((rt.procs + 1) * sizeof *rt.ps, RT_CACHE_LINE);
+    rt.ms = rt_sys_alloc_aligned((rt.max_ms + 1) * sizeof *rt.ms, RT_CACHE_LINE);
     if (!rt.ps || !rt.ms)
         return -ENOMEM;
+    make_nobody();
+    for (uint32_t i = 0; i < rt.max_ms; i++) {
+        rt.ms[i].index = i;
+        rt.ms[i].p = rt.nobody;
+        rt.ms[i].gate = RT_GATE_SHUT;
+    }
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_p *p = &rt.ps[i];
-        struct rt_m *m = &rt.ms[i];
-        p->index = m->index = i;
-        p->m = m;
-        m->p = p;
+        p->index = i;
+        p->m = &rt.ms[i];
+        p->m->p = p;
+        p->m->gate = RT_GATE_OPEN;
         p->budget = RT_PICKS;
         p->timer_when = INT64_MAX;
         p->slice_ns = 10 * RT_COARSE_NS; /* until it is known: better a wake too many */
         p->looked_at = p->empty_at = rt_sys_now();
         p->rng = rt_sys_random() | 1;
-        m->alt_stack = rt_sys_map(ALT_STACK_BYTES);
-        if (!m->alt_stack)
-            return -ENOMEM;
     }
     return 0;
+}
+
+/* How many Ms there may be, and are at first. */
+static void plan_threads(void) {
+    bool retake = !(rt.flags & GO_STRICT);
+    rt.threads_left = rt.max_threads - rt.procs - 1; /* one is sysmon */
+    rt.max_ms = rt.nms = rt.procs;
+    if (retake)
+        rt.max_ms += rt.threads_left < MOST_SPARES ? rt.threads_left : MOST_SPARES;
+    if (retake && rt.threads_left >= RT_ROOM_FOR_A_SPARE) {
+        rt.nms++;
+        rt.threads_left--;
+    }
 }
 
 static int settings(const struct go_options *opt, const struct rt_env *env, const char **netpoll) {
@@ -200,6 +151,7 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
     rt.stack_class = (uint8_t)size_class;
     rt.max_tasks = opt->max_tasks ? opt->max_tasks : SIZE_MAX;
     rt.flags = opt->flags;
+    plan_threads();
     *netpoll = opt->netpoll ? opt->netpoll : env->netpoll ? env->netpoll : "auto";
     return 0;
 }
@@ -207,10 +159,10 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
 /* Netpoller and workers. With "auto", an engine that cannot be set up on some worker is
  * replaced. */
 static int start_engine(const char *netpoll) {
-    int err = rt_poller_start(netpoll, rt.procs);
+    int err = rt_poller_start(netpoll, rt.nms);
     if (err)
         return err;
-    err = start_workers();
+    err = rt_workers_start();
     if (err == 0)
         return 0;
     bool retry = !strcmp(netpoll, "auto") && rt_poller && strcmp(rt_poller->name, "epoll") != 0 &&
@@ -218,11 +170,11 @@ static int start_engine(const char *netpoll) {
     rt_poller_stop();
     if (!retry)
         return err;
-    err = rt_poller_start("epoll", rt.procs);
+    err = rt_poller_start("epoll", rt.nms);
     if (err)
         return err;
     rt_poller_why = "io_uring failed on a worker";
-    err = start_workers();
+    err = rt_workers_start();
     if (err)
         rt_poller_stop();
     return err;
@@ -232,10 +184,10 @@ static void end_workers(void) {
     for (uint32_t i = 0; i < rt.procs; i++)
         rt_fetch_or(&rt.ps[i].attention, RT_P_STOP);
     rt_fence_heavy(); /* a worker on its way to sleep looks at its attention after its own fence */
-    release_workers(1);
+    rt_workers_release(true);
     rt_idle_wake_all();
-    for (uint32_t i = 0; i < rt.procs; i++)
-        pthread_join(rt.ms[i].thread, NULL);
+    rt_spares_end();
+    rt_workers_join(rt.nms);
 }
 
 static void fork_child(void) {
@@ -267,7 +219,8 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt.foreign_spawned = rt.foreign_ended = 0;
     rt_idle_start();
     rt_g_start(rt.max_tasks);
-    rt_pool_start(rt.max_threads - rt.procs - 1);
+    rt_pool_start();
+    rt_spares_start();
     err = rt_stack_start(rt.procs, rt.stack_class);
     if (err == 0)
         err = make_ps_and_ms();
@@ -276,9 +229,8 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     if (err == 0) {
         err = rt_sysmon_start();
         if (err) {
-            release_workers(2);
-            for (uint32_t i = 0; i < rt.procs; i++)
-                pthread_join(rt.ms[i].thread, NULL);
+            rt_workers_release(false);
+            rt_workers_join(rt.nms);
             rt_poller_stop();
         }
     }
@@ -287,7 +239,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         rt_store_release(&rt.state, RT_STOPPED);
         return err;
     }
-    release_workers(1);
+    rt_workers_release(true);
     rt_store_seq_cst(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
     return 0;
 }
@@ -441,8 +393,8 @@ static int stop(int64_t grace_ns) {
         }
     } while (!all_over()); /* a foreign thread had come in before the stop, and spawned */
     rt_pool_stop();
+    rt_sysmon_stop(); /* which starts threads */
     end_workers();
-    rt_sysmon_stop();
     rt_poller_stop();
     while (rt_load_seq_cst(&rt.foreign) != 0)
         rt_sys_nap(STOP_NAP_MIN_NS);

@@ -9,6 +9,7 @@
  *   - a P in which nothing has begun or parked since the last tick is marked stale: what waits
  *     behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this, for any
  *     ring that is not empty, or for a timer that nobody keeps;
+ *   - a P whose G makes no progress while something waits behind it goes to another M (retake.c);
  *   - stacks that nobody has needed for a while go back to the system (stack.c).
  * After IDLE_TICKS ticks with all Ms asleep it sleeps until one wakes: an idle runtime uses no CPU.
  * The M that wakes up looks at rt_sysmon_asleep: sysmon sets it, heavy fence, looks at the idle
@@ -32,6 +33,7 @@
 #include "sched/idle.h"
 #include "sched/poller.h"
 #include "sched/pool.h"
+#include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/stack.h"
 #include "sched/start.h"
@@ -53,6 +55,7 @@ struct seen {
     uint32_t ticks;       /* p->ticks, last time */
     int64_t since;        /* when it was first seen */
     uint64_t progress;    /* slices and parks, last time */
+    struct rt_hog hog;
 };
 
 static struct {
@@ -65,7 +68,8 @@ static struct {
 } mon;
 
 static bool p_is_awake(const struct rt_p *p) {
-    return rt_load_relaxed(&rt.ms[p->index].sleep) == RT_AWAKE;
+    const struct rt_m *m = rt_m_of(p);
+    return rt_load_relaxed(&m->sleep) == RT_AWAKE;
 }
 
 /* One P. True: somebody who sleeps could help. */
@@ -75,11 +79,12 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     if (!p_is_awake(p))
         return rt_load_relaxed(&p->timer_when) <= now;
     if (ticks != seen->ticks) {
-        *seen = (struct seen){ticks, now, seen->progress};
+        seen->ticks = ticks;
+        seen->since = now;
     } else if (now - seen->since >= RT_SLICE_NS) {
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
     }
-    uint64_t progress = ticks + rt_load_relaxed(&p->parks);
+    uint64_t progress = rt_progress_any(p);
     if (progress == seen->progress && (help || rt_load_relaxed(&p->runnext))) {
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;
@@ -103,9 +108,18 @@ static int64_t tick(struct seen *seen) {
     if (help)
         rt_idle_wake_foreign();
     int64_t next = TICK_NS, when = rt_timer_earliest_any();
+    int64_t again = INT64_MAX;
+    for (uint32_t i = 0; i < rt.procs; i++)
+        if (p_is_awake(&rt.ps[i])) {
+            int64_t ns = rt_retake_look(&rt.ps[i], &seen[i].hog, now);
+            again = ns < again ? ns : again;
+        }
+    rt_retake_spare();
     bool kept = rt_load_relaxed(&rt_idle.keeper_when) <= when; /* by an M that sleeps until then */
     if (!kept && when - now < next)
         next = when - now;
+    if (again < next)
+        next = again;
     return next > MIN_SLEEP_NS ? next : MIN_SLEEP_NS;
 }
 
@@ -124,7 +138,7 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 static uint64_t suspicion(bool *but_for_threads) {
     struct rt_pool_counts pool = rt_pool_counts();
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
-        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0)
+        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0 || rt_retake_away() != 0)
         return 0;
     bool timed = false; /* an entry in a heap may be of a wait that is long over */
     if (rt_timer_earliest_any() != INT64_MAX)
@@ -132,6 +146,7 @@ static uint64_t suspicion(bool *but_for_threads) {
     if (timed)
         return 0;
     uint64_t n = 1 + rt_load_relaxed(&rt.foreign_spawned);
+    n += rt_load_relaxed(&rt.nobody->parks);
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_p *p = &rt.ps[i];
         if (rt_runq_len_any(p) != 0 || rt_load_relaxed(&p->runnext))
@@ -139,7 +154,8 @@ static uint64_t suspicion(bool *but_for_threads) {
         n += rt_load_relaxed(&p->spawned) + rt_load_relaxed(&p->parks);
     }
     /* The Ms, sysmon, who is in go_run, TSan's own, and idle ones of the pool. */
-    *but_for_threads = rt_sys_thread_count() != (int)(rt.procs + pool.threads) + 2 + RT_TSAN;
+    int ours = (int)(rt_retake_threads() + pool.threads) + 2 + RT_TSAN;
+    *but_for_threads = rt_sys_thread_count() != ours;
     return *but_for_threads ? 0 : n;
 }
 

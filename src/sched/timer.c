@@ -22,6 +22,7 @@
 #include "base/chaos.h"
 #include "base/sys.h"
 #include "sched/gate.h"
+#include "sched/idle.h"
 #include "sched/park.h"
 
 #include <stdlib.h>
@@ -153,6 +154,33 @@ int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     return 0;
 }
 
+/* The gate of nobody's P is a plain lock: its M is always outside. Those who hold it wait for
+ * nothing. */
+static struct rt_p *visit_nobody(void) {
+    while (!rt_gate_try_p(rt.nobody))
+        rt_sys_yield();
+    return rt.nobody;
+}
+
+static void leave_nobody(void) {
+    rt_gate_open(rt.nobody->m);
+}
+
+static int started_any(int err, int64_t when) {
+    leave_nobody();
+    if (err == 0)
+        rt_idle_wake_for_timer(when);
+    return err;
+}
+
+int rt_timer_arm_any(struct rt_g *g, int64_t when) {
+    return started_any(rt_timer_arm_owner(visit_nobody(), g, when), when);
+}
+
+int rt_timer_start_any(struct rt_g *g, int64_t when) {
+    return started_any(rt_timer_start_owner(visit_nobody(), g, when), when);
+}
+
 /* g waits with seq; is it late? Claim it, or set the entry again. */
 static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);
@@ -190,7 +218,14 @@ static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct r
 bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq) {
     /* The bit stays: g may have been claimed and be on its way into its next park, whose bit it is
      * then. It clears it itself. */
-    return expire(p, g, seq, rt_sys_now());
+    int64_t now = rt_sys_now();
+    if (p)
+        return expire(p, g, seq, now);
+    bool mine = expire(visit_nobody(), g, seq, now);
+    leave_nobody();
+    if (!mine) /* set again, and perhaps claimed by now: too early a look does no harm */
+        rt_idle_wake_for_timer(rt_load_relaxed(&rt.nobody->timer_when));
+    return mine;
 }
 
 void rt_timer_forget(struct rt_g *g) {
@@ -207,11 +242,11 @@ void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_gl
     struct rt_timer due[DUE_BATCH];
     uint32_t n;
     do {
-        struct rt_m *m = victim->m;
-        if (p != victim && !rt_gate_try(m))
+        struct rt_m *m = p != victim ? rt_gate_try_p(victim) : NULL;
+        if (p != victim && !m)
             return;
         n = take_due(victim, now, due, DUE_BATCH);
-        if (p != victim)
+        if (m)
             rt_gate_open(m);
         for (uint32_t i = 0; i < n; i++) /* they have slept, and their records are cold */
             for (size_t line = 0; line < 3 * RT_CACHE_LINE; line += RT_CACHE_LINE)
@@ -223,7 +258,7 @@ void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_gl
 
 int64_t rt_timer_earliest_any(void) {
     int64_t best = INT64_MAX;
-    for (uint32_t i = 0; i < rt.procs; i++) {
+    for (uint32_t i = 0; i <= rt.procs; i++) { /* the last is nobody's */
         int64_t when = rt_load_relaxed(&rt.ps[i].timer_when);
         if (when < best)
             best = when;

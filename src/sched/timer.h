@@ -12,8 +12,13 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when);
  * entry of its own, which comes up at `when` and no earlier. 0, -ENOMEM. */
 int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when);
 
-/* g parked, or tried to, with RT_ATT_TIMER set: an entry fired too early. Look again; inside. True:
- * g is late and was claimed with -ETIMEDOUT. */
+/* The same two for who has no P: in the heap of rt.nobody, and somebody is woken who minds it.
+ * Outside. */
+int rt_timer_arm_any(struct rt_g *g, int64_t when);
+int rt_timer_start_any(struct rt_g *g, int64_t when);
+
+/* g parked, or tried to, with RT_ATT_TIMER set: an entry fired too early. Look again; inside with
+ * p, or outside with NULL. True: g is late and was claimed with -ETIMEDOUT. */
 bool rt_timer_missed(struct rt_p *p, struct rt_g *g, uint64_t seq);
 
 /* g ends: its entry is dead. */

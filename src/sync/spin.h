@@ -13,7 +13,10 @@ static inline bool rt_spin_pays(void) {
     if (rt_load_relaxed(&rt.procs) < 2)
         return false;
     struct rt_m *m = rt_m();
-    return !m || (!rt_load_relaxed(&m->p->runnext) && rt_runq_len_any(m->p) == 0);
+    if (!m)
+        return true;
+    const struct rt_p *p = rt_load_relaxed(&m->p);
+    return !rt_load_relaxed(&p->runnext) && rt_runq_len_any(p) == 0;
 }
 
 #endif

@@ -23,6 +23,7 @@
 #include "sched/g.h"
 #include "sched/park.h"
 #include "sched/proc.h"
+#include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
@@ -125,7 +126,7 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     t->result = ((void *(*)(void *))t->fn)(t->arg);
     if (rt_unlikely(t->touched & RT_TOUCHED_LOCALS))
         rt_local_end(t);
-    m = rt_enter();
+    m = rt_enter_with_p(rt_m());
     m->g = self;
     rt_store_relaxed(&self->in_place, NULL);
     rt_fence_light();

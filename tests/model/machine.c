@@ -14,8 +14,8 @@
 
 enum { STACKS = 2, GS_PER_P = 4, STACK_BYTES = 16 * 1024 };
 
-struct rt_p ps[PROCS];
-struct rt_m ms[PROCS];
+struct rt_p ps[PROCS + 1];
+struct rt_m ms[MS + 1];
 struct rt_g gs[GS];
 static struct rt_g pool[PROCS][GS_PER_P], foreign_pool[GS_PER_P];
 static unsigned foreign_used;
@@ -24,9 +24,12 @@ void machine_init(uint32_t procs) {
     rt.procs = procs;
     rt.ps = ps;
     rt.ms = ms;
+    rt.nms = rt.max_ms = procs;
     rt.state = RT_RUNNING;
+    for (unsigned i = 0; i <= MS; i++)
+        ms[i].index = i;
     for (unsigned i = 0; i < PROCS; i++) {
-        ps[i].index = ms[i].index = i;
+        ps[i].index = i;
         ps[i].m = &ms[i];
         ms[i].p = &ps[i];
         ps[i].budget = RT_PICKS;
@@ -38,6 +41,10 @@ void machine_init(uint32_t procs) {
         ps[i].id_end = i * 1000 + 999;
         model_ignore(&ps[i].spawned, offsetof(struct rt_p, ring) - offsetof(struct rt_p, spawned));
     }
+    rt.nobody = &ps[procs];
+    *rt.nobody = (struct rt_p){
+        .index = procs, .m = &ms[MS], .timer_when = INT64_MAX, .attention = RT_P_PREEMPT};
+    ms[MS].p = rt.nobody;
     for (unsigned i = 0; i < GS; i++) {
         gs[i].limit = gs[i].timer_when = gs[i].wait_deadline = INT64_MAX;
         gs[i].wait = RT_WAIT_WORD(1, RT_LIVE);
@@ -247,8 +254,21 @@ WEAK bool rt_sem_waited(void) {
 WEAK bool rt_pool_is_ours(void) {
     return false;
 }
-WEAK void rt_pool_start(unsigned most) {
-    (void)most;
+WEAK void rt_pool_start(void) {
+}
+WEAK int rt_worker_start_spare(void) {
+    return -EAGAIN;
+}
+WEAK int64_t rt_sys_thread_cpu(pthread_t t) {
+    (void)t;
+    return 0;
+}
+WEAK char rt_sys_thread_state(int tid) {
+    (void)tid;
+    return 'S';
+}
+WEAK int rt_sys_tid(void) {
+    return 0;
 }
 WEAK void rt_pool_stop(void) {
 }

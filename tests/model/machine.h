@@ -16,10 +16,10 @@
 #include "sched/sched.h"
 #include "sched/timer.h"
 
-enum { PROCS = 3, GS = 8 };
+enum { PROCS = 3, MS = 4, GS = 8 };
 
-extern struct rt_p ps[PROCS];
-extern struct rt_m ms[PROCS];
+extern struct rt_p ps[PROCS + 1]; /* the last is nobody's */
+extern struct rt_m ms[MS + 1];
 extern struct rt_g gs[GS]; /* for models that make their Gs themselves */
 
 /* procs Ps; gs[i] is LIVE, with sequence number 1. */

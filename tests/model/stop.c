@@ -27,10 +27,13 @@ static uint32_t stopped;
 
 static void machine(uint32_t procs) {
     machine_with_stacks(procs);
-    rt.ps = rt_sys_alloc_aligned(procs * sizeof *rt.ps, RT_CACHE_LINE);
-    rt.ms = rt_sys_alloc_aligned(procs * sizeof *rt.ms, RT_CACHE_LINE);
-    memcpy(rt.ps, ps, procs * sizeof *rt.ps);
+    rt.ps = rt_sys_alloc_aligned((procs + 1) * sizeof *rt.ps, RT_CACHE_LINE);
+    rt.ms = rt_sys_alloc_aligned((procs + 1) * sizeof *rt.ms, RT_CACHE_LINE);
+    memcpy(rt.ps, ps, (procs + 1) * sizeof *rt.ps);
     memcpy(rt.ms, ms, procs * sizeof *rt.ms);
+    rt.nobody = &rt.ps[procs];
+    rt.nobody->m = &rt.ms[procs];
+    rt.ms[procs].p = rt.nobody;
     for (uint32_t i = 0; i < procs; i++) {
         rt.ps[i].m = &rt.ms[i];
         rt.ms[i].p = &rt.ps[i];

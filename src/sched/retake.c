@@ -1,0 +1,256 @@
+/* retake.c - hogs: a P is taken from a thread that does not come back.
+ *
+ * C has no safe points, so a G that computes, or sleeps in a system call, cannot be made to leave
+ * its thread: it may be inside malloc. But the P can leave. Then the G runs on, untouched, on a
+ * thread without a P, and another thread with that P runs what has waited behind it.
+ *
+ * Promise: while something waits behind a G that has not called the runtime for a while, and there
+ * is a spare M, the P of that G goes to the spare. From then on its thread touches no P until its G
+ * has left it. Nothing is interrupted and no signal is sent.
+ *
+ * THE TAKING. sysmon passes the gate of the M (gate.h), so its thread is outside and stays there.
+ * If it still runs the G that it ran a while ago, p->m becomes the spare and the gate is shut
+ * instead of opened: what the thread finds when it comes back, on the slow side of a branch that it
+ * has anyway. So the fast paths know nothing of all this. sysmon takes; any thread may.
+ *   AWAY   gate shut, the G is on the thread. It calls the runtime as a foreign thread does
+ *          (rt_enter answers NULL): spawns and wakes go through the global queue.
+ *   SPARE  gate shut, no G: asleep on m->note, in the list.
+ *   else   m->p->m == m, gate not shut.
+ *
+ * HOW IT COMES BACK.
+ *   It parks: the commit needs no P, so it is made as ever on the loop of its own thread, and
+ *   whoever wakes the G takes it along. A deadline goes to the heap of rt.nobody, the P that has
+ *   no M and whose timers everybody fires. No lock is given up on the way, so it may hold some.
+ *   It yields, or its function returns: it queues for a P in the global queue (rt_regain).
+ * Then the thread is a spare.
+ *
+ * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. Polls on the
+ * thread's ring are issued again by the heir (poller->adopt), and the thread drops them when it
+ * becomes a spare (poller->retire).
+ *
+ * HOW MANY. A thread that computes without a P is one more that wants a CPU, so there are at most
+ * as many of these as Ps; those that sleep in the kernel are bounded by max_threads alone. A spare
+ * is started before it is needed, unless threads are scarce and the pool may want them more:
+ * pthread_create may wait for a lock that a hog holds.
+ *
+ * Rejected: a signal that switches away from the hog (no library is safe against that); to give the
+ * hog its old P back (it would have to be taken from who has it now). */
+#include "sched/retake.h"
+
+#include "base/chaos.h"
+#include "base/lock.h"
+#include "base/sys.h"
+#include "sched/globq.h"
+#include "sched/idle.h"
+#include "sched/park.h"
+#include "sched/poller.h"
+#include "sched/switch.h"
+#include "sched/worker.h"
+
+static const int64_t HOG_NS = 500 * 1000;   /* without progress */
+static const int64_t GRACE_NS = 100 * 1000; /* from the request to give way to the taking */
+static const int64_t TRY_AGAIN_NS = INT64_C(1000) * 1000 * 1000;
+
+static struct {
+    uint32_t lock;
+    struct rt_m *list; /* through m->next_spare */
+    bool stop;
+    bool wanted;       /* somebody hogs a P, and there was none; any thread */
+    uint32_t failed;   /* Ms that could not begin */
+    int64_t failed_at; /* the start of a thread; sysmon's */
+} spares;
+
+/* ---- the list -------------------------------------------------------------------------------- */
+
+static void push(struct rt_m *m) {
+    m->next_spare = spares.list;
+    rt_store_relaxed(&spares.list, m);
+}
+
+static struct rt_m *pop(void) {
+    struct rt_m *m = spares.list;
+    if (m)
+        rt_store_relaxed(&spares.list, m->next_spare);
+    return m;
+}
+
+static struct rt_m *take_spare(void) {
+    rt_lock(&spares.lock);
+    struct rt_m *m = pop();
+    rt_unlock(&spares.lock);
+    return m;
+}
+
+static void put_back(struct rt_m *m) {
+    rt_lock(&spares.lock);
+    push(m);
+    rt_unlock(&spares.lock);
+}
+
+bool rt_spare_wait(struct rt_m *m) {
+    if (rt_poller && rt_poller->retire) {
+        struct rt_glist ready = {0};
+        rt_poller->retire(m, &ready);
+        rt_globq_push(&ready);
+        rt_idle_wake_foreign();
+    }
+    rt_store_relaxed(&m->away, 0);
+    rt_lock(&spares.lock);
+    bool stop = spares.stop;
+    if (!stop)
+        push(m);
+    rt_unlock(&spares.lock);
+    if (stop)
+        return false;
+    while (rt_gate_is_shut(m) && !rt_load_acquire(&m->end))
+        rt_note_wait(&m->note, -1);
+    return !rt_gate_is_shut(m);
+}
+
+void rt_spares_start(void) {
+    spares.list = NULL;
+    spares.stop = spares.wanted = false;
+    spares.failed = 0;
+    spares.failed_at = INT64_MIN / 2;
+}
+
+void rt_spare_failed(void) {
+    rt_fetch_add_relaxed(&spares.failed, 1);
+}
+
+void rt_spares_end(void) {
+    rt_lock(&spares.lock);
+    spares.stop = true;
+    for (struct rt_m *m; (m = pop()) != NULL;) {
+        rt_store_release(&m->end, 1); /* pairs with the acquire in rt_spare_wait */
+        rt_note_wake(&m->note);
+    }
+    rt_unlock(&spares.lock);
+}
+
+/* ---- taking ---------------------------------------------------------------------------------- */
+
+/* Behind m's gate. */
+static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
+    heir->adopts = m;
+    rt_store_relaxed(&m->away, 1);
+    rt_store_relaxed(&heir->p, p);
+    rt_store_release(&p->m, heir); /* pairs with the acquire in rt_m_of */
+    rt_store_relaxed(&m->p, rt.nobody);
+    rt_chaos_delay(); /* given away, not shut */
+    rt_gate_shut(m);
+    rt_fence_heavy(); /* the gate, then what hangs on m: see netpoll/uring.c */
+    rt_gate_open(heir); /* a thief may be there before it is awake */
+    rt_chaos_delay(); /* given, not called */
+    rt_note_wake(&heir->note);
+}
+
+bool rt_retake(struct rt_p *p, uint64_t progress) {
+    struct rt_m *heir = take_spare();
+    rt_store_relaxed(&spares.wanted, !heir);
+    if (!heir)
+        return false;
+    struct rt_m *m = rt_gate_try_p(p);
+    bool hogs = m && m->g && rt_progress_any(p) == progress;
+    if (hogs)
+        hand_over(p, m, heir);
+    else if (m)
+        rt_gate_open(m);
+    if (!hogs)
+        put_back(heir);
+    return hogs;
+}
+
+/* Does something wait behind the G of p that nobody else is going to do? */
+static bool waited_for(const struct rt_p *p, int64_t now) {
+    if (rt_poller && rt_poller->stuck && rt_poller->stuck(rt_m_of(p)))
+        return true;
+    if (rt_idle_count(rt_load_relaxed(&rt_idle.word)) != 0)
+        return false; /* they steal, and fire timers of others */
+    return rt_runq_len_any(p) != 0 || rt_load_relaxed(&p->runnext) || rt_globq_size() != 0 ||
+           rt_load_relaxed(&p->timer_when) <= now ||
+           rt_load_relaxed(&rt.nobody->timer_when) <= now;
+}
+
+/* Threads that want a CPU but have no P. */
+static uint32_t computing(void) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < rt.nms; i++)
+        n += rt_load_relaxed(&rt.ms[i].away) && rt_sys_thread_state(rt.ms[i].tid) == 'R';
+    return n;
+}
+
+/* A thread that has used no CPU either sleeps in the kernel, or was not given one: then another
+ * would not get one either. */
+static bool may_take(const struct rt_m *m, int64_t cpu_before) {
+    bool computes = rt_sys_thread_cpu(m->thread) - cpu_before >= GRACE_NS / 2;
+    if (!computes)
+        return rt_sys_thread_state(m->tid) != 'R';
+    return rt_retake_away() < rt.procs || computing() < rt.procs;
+}
+
+int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
+    uint64_t progress = rt_progress_any(p);
+    if (rt_chaos_flip())
+        rt_retake(p, progress);
+    if (progress != h->progress || h->since == 0) {
+        *h = (struct rt_hog){progress, now, 0, 0};
+        return INT64_MAX;
+    }
+    if (now - h->since < HOG_NS || rt.max_ms == rt.procs || !waited_for(p, now))
+        return INT64_MAX;
+    struct rt_m *m = rt_m_of(p);
+    if (h->warned == 0) {
+        rt_fetch_or(&p->attention, RT_P_PREEMPT);
+        h->warned = now;
+        h->cpu = rt_sys_thread_cpu(m->thread);
+        return GRACE_NS;
+    }
+    if (now - h->warned < GRACE_NS)
+        return GRACE_NS - (now - h->warned);
+    if (may_take(m, h->cpu) && rt_retake(p, progress))
+        *h = (struct rt_hog){0};
+    return INT64_MAX;
+}
+
+void rt_retake_spare(void) {
+    bool plenty = rt_load_relaxed(&rt.threads_left) >= RT_ROOM_FOR_A_SPARE;
+    uint32_t there = rt.nms - rt.procs - rt_retake_away() - rt_load_relaxed(&spares.failed);
+    if (there != 0 || rt.nms == rt.max_ms || (!rt_load_relaxed(&spares.wanted) && !plenty))
+        return;
+    int64_t now = rt_sys_now();
+    rt_store_relaxed(&spares.wanted, false); /* the next who wants one says so again */
+    if (now - spares.failed_at >= TRY_AGAIN_NS && rt_worker_start_spare() != 0)
+        spares.failed_at = now;
+}
+
+uint32_t rt_retake_away(void) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < rt_load_acquire(&rt.nms); i++)
+        n += rt_load_relaxed(&rt.ms[i].away);
+    return n;
+}
+
+uint32_t rt_retake_threads(void) {
+    return rt_load_acquire(&rt.nms) - rt_load_relaxed(&spares.failed);
+}
+
+/* ---- coming back ----------------------------------------------------------------------------- */
+
+struct rt_m *rt_regain(struct rt_m *m) {
+    struct rt_g *g = m->g;
+    m->yielder = g;
+    rt_leave(m, g, NULL, NULL);
+    return rt_m();
+}
+
+void rt_retake_left(struct rt_m *m) {
+    struct rt_glist one = {0};
+    if (!m->yielder)
+        return;
+    rt_glist_push(&one, m->yielder);
+    m->yielder = NULL;
+    rt_globq_push(&one);
+    rt_chaos_delay(); /* queued, nobody woken */
+    rt_idle_wake_foreign();
+}

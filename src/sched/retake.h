@@ -1,0 +1,62 @@
+/* retake.h - a P is taken from a thread that does not come back, and what that thread does then.
+ * The protocol is in retake.c. */
+#ifndef RT_RETAKE_H
+#define RT_RETAKE_H
+
+#include "sched/gate.h"
+#include "sched/sched.h"
+
+/* What sysmon remembers of each P; zeroes at first. */
+struct rt_hog {
+    uint64_t progress;
+    int64_t since;  /* when that was first seen */
+    int64_t warned; /* when its G was asked to give way; 0: it was not */
+    int64_t cpu;    /* what its thread had used by then */
+};
+
+/* sysmon, at each tick, for a P whose M is awake: has its G hogged it while something waits? Then
+ * ask it to give way, and a little later take the P. Returns in how many ns to look again;
+ * INT64_MAX: with the next tick. */
+int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now);
+/* sysmon, after that: the next spare is started before it is needed, if so many more threads may
+ * be. */
+enum { RT_ROOM_FOR_A_SPARE = 16 };
+void rt_retake_spare(void);
+
+/* Give p to a spare M, if its G has made no other progress than that. False: not now. */
+bool rt_retake(struct rt_p *p, uint64_t progress);
+
+/* It changes when a slice begins, and when a G parks. */
+static inline uint64_t rt_progress_any(const struct rt_p *p) {
+    return rt_load_relaxed(&p->ticks) + rt_load_relaxed(&p->parks);
+}
+
+/* Ms whose P was taken and whose G runs on or sleeps in the kernel. Any thread. */
+uint32_t rt_retake_away(void);
+
+/* Threads of Ms, whatever they do. Any thread. */
+uint32_t rt_retake_threads(void);
+
+/* m has lost its P, and its G has left it: serve as a spare. Own thread, outside, scheduler stack.
+ * True: it has a P. False: the runtime stops. */
+bool rt_spare_wait(struct rt_m *m);
+void rt_spares_start(void);
+/* One that was started cannot begin. */
+void rt_spare_failed(void);
+/* The runtime stops: all spares end. */
+void rt_spares_end(void);
+
+/* A G without a P, which holds no lock, queues for one: another M goes on with it, and this thread
+ * becomes a spare. Returns the M that it runs on now, inside. */
+struct rt_m *rt_regain(struct rt_m *m);
+
+/* Enter the runtime and insist on a P; on a green thread that holds no lock. */
+static inline __attribute__((always_inline)) struct rt_m *rt_enter_with_p(struct rt_m *m) {
+    struct rt_m *in = rt_gate_enter(m);
+    return rt_likely(in != NULL) ? in : rt_regain(m);
+}
+
+/* In the scheduler loop of m, whose G has just left it, without a P: is there one that regains? */
+void rt_retake_left(struct rt_m *m);
+
+#endif

@@ -1,0 +1,147 @@
+/* worker.c - the threads of the Ms: those that there are at first, and spares (retake.c).
+ *
+ * The first ones are started together. Each sets up its netpoller and reports; when all have, they
+ * are let into the scheduler loop, or all are ended again. A spare that comes later and cannot set
+ * up its netpoller just ends, and its place stays empty. */
+#include "sched/worker.h"
+
+#include "base/lock.h"
+#include "base/sys.h"
+#include "sched/poller.h"
+#include "sched/proc.h"
+#include "sched/retake.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { ALT_STACK_BYTES = 64 * 1024 };
+enum { WAIT, RUN, END };
+
+static struct {
+    uint32_t note;      /* woken by each worker that is up, or not */
+    uint32_t up;        /* workers that have reported */
+    int err;            /* of the first that failed; under lock */
+    uint32_t lock;
+    uint32_t go;        /* futex word: WAIT, RUN or END */
+} boot;
+
+bool rt_thread_take(void) {
+    uint32_t left = rt_load_relaxed(&rt.threads_left);
+    while (left != 0)
+        if (rt_cas(&rt.threads_left, &left, left - 1))
+            return true;
+    return false;
+}
+
+void rt_thread_give(void) {
+    rt_fetch_add_relaxed(&rt.threads_left, 1);
+}
+
+/* 0, or why it cannot run anything. */
+static int worker_begin(struct rt_m *m) {
+    rt_sys_alt_stack(m->alt_stack, ALT_STACK_BYTES);
+    pthread_attr_t attr;
+    void *low = NULL;
+    size_t bytes = 0;
+    if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+        pthread_attr_getstack(&attr, &low, &bytes);
+        pthread_attr_destroy(&attr);
+    }
+    rt_san_init_thread(&m->san, low, bytes);
+    rt_tls_m = m;
+    m->tid = rt_sys_tid();
+    return rt_poller && rt_poller->m_start ? rt_poller->m_start(m) : 0;
+}
+
+static void worker_end(struct rt_m *m, bool up) {
+    if (up && rt_poller && rt_poller->m_stop)
+        rt_poller->m_stop(m);
+    rt_sys_alt_stack(NULL, 0);
+    rt_tls_m = NULL;
+}
+
+static void *worker_main(void *arg) {
+    struct rt_m *m = arg;
+    int err = worker_begin(m);
+    rt_lock(&boot.lock);
+    if (err && !boot.err)
+        boot.err = err;
+    boot.up++;
+    rt_unlock(&boot.lock);
+    rt_note_wake(&boot.note);
+    while (rt_load_acquire(&boot.go) == 0) /* pairs with the release in rt_workers_release */
+        rt_sys_futex_wait(&boot.go, 0, -1);
+    if (rt_load_relaxed(&boot.go) == RUN)
+        rt_proc_run(m);
+    worker_end(m, err == 0);
+    return NULL;
+}
+
+static void *spare_main(void *arg) {
+    struct rt_m *m = arg;
+    int err = worker_begin(m);
+    if (err == 0)
+        rt_proc_run(m);
+    else
+        rt_spare_failed();
+    worker_end(m, err == 0);
+    return NULL;
+}
+
+static int start_thread(struct rt_m *m, void *(*fn)(void *)) {
+    char name[16];
+    snprintf(name, sizeof name, "gort-%u", m->index);
+    m->alt_stack = rt_sys_map(ALT_STACK_BYTES);
+    int err = m->alt_stack ? rt_sys_thread(&m->thread, fn, m, name) : -ENOMEM;
+    if (err && m->alt_stack)
+        rt_sys_unmap(m->alt_stack, ALT_STACK_BYTES);
+    return err;
+}
+
+int rt_worker_start_spare(void) {
+    if (!rt_thread_take())
+        return -EAGAIN;
+    int err = start_thread(&rt.ms[rt.nms], spare_main);
+    if (err)
+        rt_thread_give();
+    else
+        rt_store_release(&rt.nms, rt.nms + 1); /* pairs with the acquire in rt_retake_away */
+    return err;
+}
+
+void rt_workers_release(bool run) {
+    rt_store_release(&boot.go, run ? RUN : END);
+    rt_sys_futex_wake(&boot.go, INT32_MAX);
+}
+
+static uint32_t workers_up(void) {
+    rt_lock(&boot.lock);
+    uint32_t n = boot.up;
+    rt_unlock(&boot.lock);
+    return n;
+}
+
+void rt_workers_join(uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        pthread_join(rt.ms[i].thread, NULL);
+        rt_sys_unmap(rt.ms[i].alt_stack, ALT_STACK_BYTES);
+    }
+}
+
+int rt_workers_start(void) {
+    boot.note = boot.up = boot.go = 0;
+    boot.err = 0;
+    uint32_t started = 0;
+    int err = 0;
+    for (; err == 0 && started < rt.nms; started += err == 0)
+        err = start_thread(&rt.ms[started], worker_main);
+    while (workers_up() < started)
+        rt_note_wait(&boot.note, -1);
+    if (err == 0)
+        err = boot.err;
+    if (err) {
+        rt_workers_release(false);
+        rt_workers_join(started);
+    }
+    return err;
+}

@@ -1,0 +1,23 @@
+/* worker.h - the threads of the Ms. See worker.c. */
+#ifndef RT_WORKER_H
+#define RT_WORKER_H
+
+#include "sched/sched.h"
+
+/* Start rt.nms threads, which set up their netpollers and then wait. 0, or -errno, and none is
+ * left. */
+int rt_workers_start(void);
+/* Let them run, or end at once. */
+void rt_workers_release(bool run);
+/* The first n have been told to end: wait for them. */
+void rt_workers_join(uint32_t n);
+
+/* One more M, which will be a spare; sysmon. 0 or -errno. */
+int rt_worker_start_spare(void);
+
+/* One more thread than procs and sysmon, of all that max_threads allows; and back when it has
+ * ended. */
+bool rt_thread_take(void);
+void rt_thread_give(void);
+
+#endif
