@@ -102,7 +102,7 @@ bool rt_spare_wait(struct rt_m *m) {
     rt_unlock(&spares.lock);
     if (stop)
         return false;
-    while (rt_gate_is_shut(m) && !rt_load_acquire(&m->end))
+    while (rt_gate_is_shut(m) && !rt_load_relaxed(&m->end))
         rt_note_wait(&m->note, -1);
     return !rt_gate_is_shut(m);
 }
@@ -122,7 +122,7 @@ void rt_spares_end(void) {
     rt_lock(&spares.lock);
     spares.stop = true;
     for (struct rt_m *m; (m = pop()) != NULL;) {
-        rt_store_release(&m->end, 1); /* pairs with the acquire in rt_spare_wait */
+        rt_store_relaxed(&m->end, 1);
         rt_note_wake(&m->note);
     }
     rt_unlock(&spares.lock);
@@ -226,13 +226,13 @@ void rt_retake_spare(void) {
 
 uint32_t rt_retake_away(void) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < rt_load_acquire(&rt.nms); i++)
+    for (uint32_t i = 0; i < rt_load_relaxed(&rt.nms); i++)
         n += rt_load_relaxed(&rt.ms[i].away);
     return n;
 }
 
 uint32_t rt_retake_threads(void) {
-    return rt_load_acquire(&rt.nms) - rt_load_relaxed(&spares.failed);
+    return rt_load_relaxed(&rt.nms) - rt_load_relaxed(&spares.failed);
 }
 
 /* ---- coming back ----------------------------------------------------------------------------- */

@@ -105,7 +105,7 @@ int rt_worker_start_spare(void) {
     if (err)
         rt_thread_give();
     else
-        rt_store_release(&rt.nms, rt.nms + 1); /* pairs with the acquire in rt_retake_away */
+        rt_store_relaxed(&rt.nms, rt.nms + 1);
     return err;
 }
 

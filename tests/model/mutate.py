@@ -31,11 +31,12 @@ NOT_MODELS = ("litmus",)  # it has no shipped files
 
 # The models that are about a file. What is not here is tried by all that come to it.
 ABOUT = {
-    "base/lock.c": ["lock"], "base/lock.h": ["lock", "park"], "sched/gate.c": ["gate", "runq"],
-    "sched/gate.h": ["gate", "runq"], "sched/globq.c": ["runq", "idle"], "sched/globq.h": ["runq", "idle"],
+    "base/lock.c": ["lock"], "base/lock.h": ["lock", "park"], "sched/gate.c": ["gate", "runq", "retake"],
+    "sched/gate.h": ["gate", "runq", "retake"], "sched/globq.c": ["runq", "idle"], "sched/globq.h": ["runq", "idle"],
     "sched/idle.c": ["idle", "sysmon"], "sched/idle.h": ["idle"], "sched/park.c": ["park", "timer", "stop"],
     "sched/park.h": ["park", "timer", "stop"], "sched/proc.c": ["idle", "timer", "stop"],
     "sched/spawn.c": ["timer", "idle"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
+    "sched/retake.c": ["retake"], "sched/retake.h": ["retake"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
