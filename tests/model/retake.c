@@ -1,5 +1,5 @@
-/* retake.c - sched/retake.c, in the scheduler loop as shipped: a P is taken from its M at any moment
- * at which that is outside, and no G is lost, run twice, or left lying.
+/* retake.c - sched/retake.c, in the scheduler loop as shipped: a P is taken from its M at any
+ * moment at which that is outside, and no G is lost, run twice, or left lying.
  *
  * M 0 has the P, M 1 is a spare. A thread in the place of sysmon takes, once or until it has. What
  * the Gs do stands beside the cases; at the end all Ms sleep. */
