@@ -107,6 +107,15 @@ GO_API void go_checkpoint(void);
 GO_API void go_nopreempt_begin(void);
 GO_API void go_nopreempt_end(void);
 
+/* Between the two, which nest, the calling green thread stays on one OS thread and has it for
+ * itself: for libraries that keep state by thread. It does not count among the procs that run at
+ * once, and needs one more of go_options.max_threads; while there is none left go_lock_thread
+ * waits. To wait while locked costs what it costs a thread of the host, some microseconds. A green
+ * thread that ends is unlocked. Both may park, and cannot be cancelled. On a foreign thread they do
+ * nothing; an unlock without a lock aborts. While one is locked go_run reports no deadlock. */
+GO_API void go_lock_thread(void);
+GO_API void go_unlock_thread(void);
+
 /* Call fn(arg) where it holds nobody up: on a thread of a pool, with a stack of 8 MiB, while the
  * caller is parked. For what blocks in the kernel or computes for long inside code that knows
  * nothing of gort. *result (may be NULL) becomes what fn has returned.

@@ -154,11 +154,11 @@ static bool epoll_pending(struct rt_m *m) {
     return rt_load_relaxed(&ep.used) && !rt_load_relaxed(&ep.sleeper);
 }
 
-/* sysmon queues what it gets for any worker, so foreign threads must not be among it. */
+/* sysmon queues what it gets for any worker, so who sleeps on a note must not be among it. */
 static void wake_threads(struct rt_glist *ready) {
     struct rt_glist green = {0};
     for (struct rt_g *g; (g = rt_glist_pop(ready)) != NULL;) {
-        if (g->flags & RT_G_THREAD)
+        if (g->flags & RT_G_NOTE)
             rt_ready(g);
         else
             rt_glist_push(&green, g);

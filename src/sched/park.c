@@ -33,7 +33,7 @@ static __thread struct rt_g thread_g __attribute__((tls_model("initial-exec")));
 struct rt_g *rt_foreign_self(void) {
     struct rt_g *g = &thread_g;
     if (!(g->flags & RT_G_THREAD)) {
-        g->flags = RT_G_THREAD | RT_G_STARTED;
+        g->flags = RT_G_THREAD | RT_G_NOTE | RT_G_STARTED;
         g->wait = RT_WAIT_WORD(0, RT_LIVE);
         g->limit = g->timer_when = g->wait_deadline = INT64_MAX;
     }
@@ -134,7 +134,7 @@ static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *
                                                       enum rt_why why) {
     rt_store_relaxed(&g->waiting_for, why);
     rt_store_relaxed(&g->wait_deadline, deadline);
-    if (rt_unlikely(g->flags & RT_G_THREAD))
+    if (rt_unlikely(g->flags & RT_G_NOTE))
         return thread_park(g, lock, locks, state, deadline);
     rt_chaos_delay(); /* the node is queued, g is not parked */
     g->park_lock = lock;
@@ -220,7 +220,7 @@ static void ready_anywhere(struct rt_g *g) {
 }
 
 void rt_ready_in(struct rt_m *m, struct rt_g *g) {
-    if (rt_unlikely(g->flags & RT_G_THREAD))
+    if (rt_unlikely(g->flags & RT_G_NOTE))
         thread_ready(g);
     else if (rt_chaos_flip())
         ready_anywhere(g);
@@ -235,7 +235,7 @@ void rt_ready(struct rt_g *g) {
         rt_gate_leave(m);
         return;
     }
-    if (g->flags & RT_G_THREAD) {
+    if (g->flags & RT_G_NOTE) {
         thread_ready(g);
         return;
     }
@@ -246,7 +246,7 @@ void rt_ready(struct rt_g *g) {
 
 void rt_ready_all_in(struct rt_m *m, struct rt_glist *l) {
     for (struct rt_g *g; (g = rt_glist_pop(l)) != NULL;) {
-        if (g->flags & RT_G_THREAD)
+        if (g->flags & RT_G_NOTE)
             thread_ready(g);
         else
             rt_runq_push_owner(m->p, g);
@@ -271,7 +271,7 @@ void rt_ready_all(struct rt_glist *l) {
 /* Without a P. */
 static __attribute__((noinline)) void yield_away(void) {
     struct rt_m *m = rt_m();
-    if (m)
+    if (m && !m->locked)
         rt_gate_leave(rt_regain(m));
     else
         rt_sys_yield();
@@ -301,7 +301,7 @@ void go_yield(void) {
 }
 
 static __attribute__((noinline)) void slice_over(struct rt_m *m) {
-    if (m->g->nopreempt == 0)
+    if (m->g->nopreempt == 0 && !m->locked)
         go_yield();
 }
 

@@ -23,6 +23,8 @@
  *   no M and whose timers everybody fires. No lock is given up on the way, so it may hold some.
  *   It yields, or its function returns: it queues for a P in the global queue (rt_regain).
  * Then the thread is a spare.
+ * go_lock_thread makes a G AWAY for as long as it likes: it does not come back when it parks, but
+ * sleeps on a note of its own, as a foreign thread does (RT_G_NOTE).
  *
  * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. Polls on the
  * thread's ring are issued again by the heir (poller->adopt), and the thread drops them when it
@@ -38,13 +40,16 @@
 #include "sched/retake.h"
 
 #include "base/chaos.h"
+#include "base/check.h"
 #include "base/lock.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
 #include "sched/park.h"
 #include "sched/poller.h"
 #include "sched/switch.h"
+#include "sched/timer.h"
 #include "sched/worker.h"
 
 static const int64_t HOG_NS = 500 * 1000;   /* without progress */
@@ -91,8 +96,7 @@ bool rt_spare_wait(struct rt_m *m) {
     if (rt_poller && rt_poller->retire) {
         struct rt_glist ready = {0};
         rt_poller->retire(m, &ready);
-        rt_globq_push(&ready);
-        rt_idle_wake_foreign();
+        rt_ready_all(&ready);
     }
     rt_store_relaxed(&m->away, 0);
     rt_lock(&spares.lock);
@@ -191,13 +195,13 @@ static bool may_take(const struct rt_m *m, int64_t cpu_before) {
 
 int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     uint64_t progress = rt_progress_any(p);
-    if (rt_chaos_flip())
+    if (!(rt.flags & GO_STRICT) && rt_chaos_flip())
         rt_retake(p, progress);
     if (progress != h->progress || h->since == 0) {
         *h = (struct rt_hog){progress, now, 0, 0};
         return INT64_MAX;
     }
-    if (now - h->since < HOG_NS || rt.max_ms == rt.procs || !waited_for(p, now))
+    if (now - h->since < HOG_NS || (rt.flags & GO_STRICT) || !waited_for(p, now))
         return INT64_MAX;
     struct rt_m *m = rt_m_of(p);
     if (h->warned == 0) {
@@ -235,10 +239,41 @@ uint32_t rt_retake_threads(void) {
     return rt_load_relaxed(&rt.nms) - rt_load_relaxed(&spares.failed);
 }
 
+/* ---- go_lock_thread: a G that has given its P away by itself, and sleeps on its note ---------- */
+
+static const int64_t NO_SPARE_NS = 1000 * 1000;
+
+void go_lock_thread(void) {
+    struct rt_m *m = rt_m();
+    if (!m || m->locked++ != 0)
+        return;
+    struct rt_g *g = m->g;
+    m->locked = 0; /* it may move until it has no P */
+    for (;;) {
+        struct rt_p *p = rt_load_relaxed(&m->p);
+        if (rt_gate_is_shut(m) || rt_retake(p, rt_progress_any(p)))
+            break;
+        rt_park(g, NULL, RT_HARD, rt_time_add(rt_sys_now(), NO_SPARE_NS), RT_WHY_OTHER);
+        m = rt_m();
+    }
+    m->locked = 1;
+    g->flags |= RT_G_NOTE;
+}
+
+void go_unlock_thread(void) {
+    struct rt_m *m = rt_m();
+    if (m && m->locked == 0)
+        rt_fatal("go_unlock_thread: no go_lock_thread before it");
+    if (m && --m->locked == 0)
+        rt_gate_leave(rt_regain(m));
+}
+
 /* ---- coming back ----------------------------------------------------------------------------- */
 
 struct rt_m *rt_regain(struct rt_m *m) {
     struct rt_g *g = m->g;
+    m->locked = 0;
+    g->flags &= ~(uint32_t)RT_G_NOTE;
     m->yielder = g;
     rt_leave(m, g, NULL, NULL);
     return rt_m();

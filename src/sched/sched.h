@@ -77,10 +77,11 @@ enum {
 /* g->flags: constant after the spawn, unless said. */
 enum {
     RT_G_TASK = 1,    /* somebody will join it */
-    RT_G_THREAD = 2,  /* stands for a foreign thread */
+    RT_G_THREAD = 2,  /* stands for a foreign thread; then RT_G_NOTE is set, too */
     RT_G_STARTED = 4, /* has a context to switch to; owner only */
     RT_G_WAITED = 8,  /* waits before its start (spawn.c): queued as one that has started */
     RT_G_CHILD = 16,  /* belongs to g->group, which waits for it */
+    RT_G_NOTE = 32,   /* parks by sleeping on its note: foreign, or locked to its thread; owner */
 };
 
 enum { RT_TOUCHED_SCOPE = 1, RT_TOUCHED_TIMER = 2, RT_TOUCHED_NAME = 4, RT_TOUCHED_LOCALS = 8 };
@@ -130,14 +131,14 @@ struct rt_g {
             };
             struct rt_g *in_place; /* the task that it joins on its own stack; owner writes */
             /* Line 3: foreign threads, selects, locals, groups, shields. */
-            struct rt_bell *bell; /* RT_G_THREAD: what it sleeps on instead, see park.h; owner */
+            struct rt_bell *bell; /* RT_G_NOTE: what it sleeps on instead, see park.h; owner */
             struct rt_locks *park_locks; /* released by the commit, if park_extra says so; owner */
             uint64_t random;      /* chooses among the cases; 0: not seeded yet; owner */
         };
         uint64_t before[7]; /* until its first run, which leaves zeros; see io/when.c */
     };
     struct rt_san *san;     /* of its stack, in sanitizer builds */
-    uint32_t thread_note;   /* RT_G_THREAD: futex word, 1 = ready */
+    uint32_t thread_note;   /* RT_G_NOTE: futex word, 1 = ready */
     uint32_t shields;       /* around the innermost scope; owner writes, cancellers read */
     uint32_t nlocals;       /* owner */
     void **locals;          /* nlocals values; owner */
@@ -256,6 +257,7 @@ struct rt_m {
     struct rt_m *next_spare; /* these are retake.c's */
     struct rt_m *adopts;    /* whose polls it has to issue again; own thread clears */
     uint32_t away;          /* runs on without a P */
+    uint32_t locked;        /* go_lock_thread, nested; own thread */
     uint32_t end;           /* a spare shall end */
     int tid;                /* written before the first run */
 } __attribute__((aligned(RT_CACHE_LINE)));

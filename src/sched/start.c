@@ -121,12 +121,10 @@ static int make_ps_and_ms(void) {
 
 /* How many Ms there may be, and are at first. */
 static void plan_threads(void) {
-    bool retake = !(rt.flags & GO_STRICT);
     rt.threads_left = rt.max_threads - rt.procs - 1; /* one is sysmon */
-    rt.max_ms = rt.nms = rt.procs;
-    if (retake)
-        rt.max_ms += rt.threads_left < MOST_SPARES ? rt.threads_left : MOST_SPARES;
-    if (retake && rt.threads_left >= RT_ROOM_FOR_A_SPARE) {
+    rt.nms = rt.procs;
+    rt.max_ms = rt.procs + (rt.threads_left < MOST_SPARES ? rt.threads_left : MOST_SPARES);
+    if (!(rt.flags & GO_STRICT) && rt.threads_left >= RT_ROOM_FOR_A_SPARE) {
         rt.nms++;
         rt.threads_left--;
     }

@@ -165,7 +165,7 @@ static bool take_or_mark(go_sem *s) {
 
 static int park(struct rt_g *g, struct rt_lot *lot) {
     struct rt_bell bell = {&lot->bell, answer, lot};
-    if (g->flags & RT_G_THREAD)
+    if (g->flags & RT_G_NOTE)
         g->bell = &bell;
     int r = rt_park(g, &lot->lock, RT_WAITING, g->limit, RT_WHY_SEM);
     g->bell = NULL;

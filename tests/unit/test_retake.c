@@ -261,7 +261,6 @@ Test(retake, a_strict_runtime_takes_none) {
     T_SPAWN(hog, &flag);
     T_SPAWN(set, &other);
     nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL); /* time enough for a taking */
-    T_ASSERT(!rt_retake(&rt.ps[0], rt_progress_any(&rt.ps[0])));
     T_ASSERT(rt_load_acquire(&other) == 0 || rt_load_acquire(&rt.ps[0].ended) == 1);
     set(&flag);
     t_stop();
