@@ -107,6 +107,25 @@ GO_API void go_checkpoint(void);
 GO_API void go_nopreempt_begin(void);
 GO_API void go_nopreempt_end(void);
 
+/* A green thread has kept its P for half a millisecond or more while something waited behind it. */
+struct go_long_run {
+    size_t size;      /* of this struct */
+    uint64_t id;      /* its go_id() */
+    const char *name; /* of its go_spawn_options, cut to 31 bytes; NULL */
+    void *fn;         /* what it was spawned to run */
+    int64_t ns;       /* for how long it has been seen to run */
+    int blocked;      /* it slept in the kernel; else it computed */
+    int taken;        /* its P was given to another thread, beside which it runs on */
+    uint64_t missed;  /* times that were not reported since the last report */
+};
+
+/* Call hook(what, arg) for green threads that hog their P: for a log line, in which a name is found
+ * that wants go_blocking, go_checkpoint or a break. It runs on a green thread of its own, ten times
+ * a second at most, one at a time as long as it does not park. *what is valid until it returns.
+ * NULL: no more. May be called before the runtime starts, and stays. Under GO_STRICT it is never
+ * called. Never parks, any thread. Returns 0. */
+GO_API int go_on_long_run(void (*hook)(const struct go_long_run *what, void *arg), void *arg);
+
 /* Between the two, which nest, the calling green thread stays on one OS thread and has it for
  * itself: for libraries that keep state by thread. It does not count among the procs that run at
  * once, and needs one more of go_options.max_threads; while there is none left go_lock_thread

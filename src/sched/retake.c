@@ -32,8 +32,8 @@
  *
  * HOW MANY. A thread that computes without a P is one more that wants a CPU, so there are at most
  * as many of these as Ps; those that sleep in the kernel are bounded by max_threads alone. A spare
- * is started before it is needed, unless threads are scarce and the pool may want them more:
- * pthread_create may wait for a lock that a hog holds.
+ * is started before it is needed: pthread_create may wait for a lock that a hog holds. The last
+ * RT_ROOM_FOR_A_SPARE threads that max_threads allows are the pool's and go_lock_thread's.
  *
  * Rejected: a signal that switches away from the hog (no library is safe against that); to give the
  * hog its old P back (it would have to be taken from who has it now). */
@@ -46,6 +46,7 @@
 #include "base/sys.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
+#include "sched/long_run.h"
 #include "sched/park.h"
 #include "sched/poller.h"
 #include "sched/switch.h"
@@ -60,7 +61,7 @@ static struct {
     uint32_t lock;
     struct rt_m *list; /* through m->next_spare */
     bool stop;
-    bool wanted;       /* somebody hogs a P, and there was none; any thread */
+    bool wanted;       /* by go_lock_thread, and there was none; any thread */
     uint32_t failed;   /* Ms that could not begin */
     int64_t failed_at; /* the start of a thread; sysmon's */
 } spares;
@@ -151,7 +152,6 @@ static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
 
 bool rt_retake(struct rt_p *p, uint64_t progress) {
     struct rt_m *heir = take_spare();
-    rt_store_relaxed(&spares.wanted, !heir);
     if (!heir)
         return false;
     struct rt_m *m = rt_gate_try_p(p);
@@ -186,11 +186,26 @@ static uint32_t computing(void) {
 
 /* A thread that has used no CPU either sleeps in the kernel, or was not given one: then another
  * would not get one either. */
-static bool may_take(const struct rt_m *m, int64_t cpu_before) {
-    bool computes = rt_sys_thread_cpu(m->thread) - cpu_before >= GRACE_NS / 2;
-    if (!computes)
-        return rt_sys_thread_state(m->tid) != 'R';
-    return rt_retake_away() < rt.procs || computing() < rt.procs;
+enum hog { NO_CPU, COMPUTES, SLEEPS };
+
+static enum hog kind_of_hog(const struct rt_m *m, int64_t cpu_before) {
+    if (rt_sys_thread_cpu(m->thread) - cpu_before >= GRACE_NS / 2)
+        return COMPUTES;
+    return rt_sys_thread_state(m->tid) == 'R' ? NO_CPU : SLEEPS;
+}
+
+static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
+    enum hog kind = kind_of_hog(rt_m_of(p), h->cpu);
+    if (kind == NO_CPU)
+        return;
+    bool noted = !h->told && rt_long_run_note(p, h->progress);
+    bool room = kind == SLEEPS || rt_retake_away() < rt.procs || computing() < rt.procs;
+    bool taken = room && rt_retake(p, h->progress);
+    if (noted)
+        rt_long_run_tell(now - h->since, kind == SLEEPS, taken);
+    h->told |= noted;
+    if (taken)
+        *h = (struct rt_hog){0};
 }
 
 int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
@@ -198,27 +213,26 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     if (!(rt.flags & GO_STRICT) && rt_chaos_flip())
         rt_retake(p, progress);
     if (progress != h->progress || h->since == 0) {
-        *h = (struct rt_hog){progress, now, 0, 0};
+        *h = (struct rt_hog){.progress = progress, .since = now};
         return INT64_MAX;
     }
     if (now - h->since < HOG_NS || (rt.flags & GO_STRICT) || !waited_for(p, now))
         return INT64_MAX;
-    struct rt_m *m = rt_m_of(p);
     if (h->warned == 0) {
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
         h->warned = now;
-        h->cpu = rt_sys_thread_cpu(m->thread);
+        h->cpu = rt_sys_thread_cpu(rt_m_of(p)->thread);
         return GRACE_NS;
     }
     if (now - h->warned < GRACE_NS)
         return GRACE_NS - (now - h->warned);
-    if (may_take(m, h->cpu) && rt_retake(p, progress))
-        *h = (struct rt_hog){0};
+    take_from_hog(p, h, now);
     return INT64_MAX;
 }
 
 void rt_retake_spare(void) {
-    bool plenty = rt_load_relaxed(&rt.threads_left) >= RT_ROOM_FOR_A_SPARE;
+    bool strict = rt.flags & GO_STRICT; /* then they are for go_lock_thread alone */
+    bool plenty = !strict && rt_load_relaxed(&rt.threads_left) >= RT_ROOM_FOR_A_SPARE;
     uint32_t there = rt.nms - rt.procs - rt_retake_away() - rt_load_relaxed(&spares.failed);
     if (there != 0 || rt.nms == rt.max_ms || (!rt_load_relaxed(&spares.wanted) && !plenty))
         return;
@@ -239,7 +253,7 @@ uint32_t rt_retake_threads(void) {
     return rt_load_relaxed(&rt.nms) - rt_load_relaxed(&spares.failed);
 }
 
-/* ---- go_lock_thread: a G that has given its P away by itself, and sleeps on its note ---------- */
+/* ---- go_lock_thread: a G that has given its P away, and sleeps on its note ------------------- */
 
 static const int64_t NO_SPARE_NS = 1000 * 1000;
 
@@ -253,6 +267,7 @@ void go_lock_thread(void) {
         struct rt_p *p = rt_load_relaxed(&m->p);
         if (rt_gate_is_shut(m) || rt_retake(p, rt_progress_any(p)))
             break;
+        rt_store_relaxed(&spares.wanted, true);
         rt_park(g, NULL, RT_HARD, rt_time_add(rt_sys_now(), NO_SPARE_NS), RT_WHY_OTHER);
         m = rt_m();
     }

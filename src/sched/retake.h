@@ -12,14 +12,15 @@ struct rt_hog {
     int64_t since;  /* when that was first seen */
     int64_t warned; /* when its G was asked to give way; 0: it was not */
     int64_t cpu;    /* what its thread had used by then */
+    bool told;      /* go_on_long_run has been */
 };
 
 /* sysmon, at each tick, for a P whose M is awake: has its G hogged it while something waits? Then
  * ask it to give way, and a little later take the P. Returns in how many ns to look again;
  * INT64_MAX: with the next tick. */
 int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now);
-/* sysmon, after that: the next spare is started before it is needed, if so many more threads may
- * be. */
+/* sysmon, after that: the next spare is started before it is needed, as long as so many more
+ * threads may be. */
 enum { RT_ROOM_FOR_A_SPARE = 16 };
 void rt_retake_spare(void);
 

@@ -279,3 +279,10 @@ WEAK bool rt_mutex_held(const uint32_t *lock, uint64_t id) {
     (void)lock, (void)id;
     return false;
 }
+WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
+    (void)p, (void)progress;
+    return false;
+}
+WEAK void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
+    (void)ns, (void)blocked, (void)taken;
+}

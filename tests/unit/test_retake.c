@@ -8,6 +8,7 @@
 #include "sched/retake.h"
 #include "sched/sched.h"
 
+#include <string.h>
 #include <sys/socket.h>
 
 static void spin_until(uint32_t *flag) {
@@ -265,6 +266,66 @@ Test(retake, a_strict_runtime_takes_none) {
     set(&flag);
     t_stop();
     T_EQ(rt_load_acquire(&other), 1);
+}
+
+/* ---- go_on_long_run -------------------------------------------------------------------------- */
+
+static struct go_long_run told;
+static char told_name[32];
+static uint32_t reports;
+
+static void remember(const struct go_long_run *what, void *arg) {
+    T_EQ(arg, &told);
+    T_ASSERT(go_id() != what->id);
+    if (!what->name || strncmp(what->name, "hog", 3) != 0 || rt_load_acquire(&reports) != 0)
+        return; /* the first green thread is one, too */
+    told = *what;
+    strcpy(told_name, what->name);
+    rt_store_release(&reports, 1);
+}
+
+static uint64_t hog_ids[256];
+
+static void hog_until_reported(void *arg) {
+    rt_store_relaxed(&hog_ids[t_int(arg)], go_id());
+    spin_until(&reports);
+}
+
+static void nap_until_reported(void *arg) {
+    rt_store_relaxed(&hog_ids[t_int(arg)], go_id());
+    while (!rt_load_acquire(&reports)) /* a system call that gort does not know */
+        nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL);
+}
+
+/* More of them than Ps, so that somebody waits. */
+static void first_report_of(void (*fn)(void *), const char *name) {
+    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
+    unsigned n = 2 * go_procs(), found = 0;
+    T_ASSERT(n <= T_COUNT(hog_ids));
+    o.name = name;
+    rt_store_relaxed(&reports, 0);
+    T_EQ(go_on_long_run(remember, &told), 0);
+    for (unsigned i = 0; i < n; i++)
+        T_EQ(go_spawn_with(&o, fn, t_ptr(i)), 0);
+    T_AWAIT(rt_load_acquire(&reports) != 0);
+    T_EQ(go_on_long_run(NULL, NULL), 0);
+    for (unsigned i = 0; i < n; i++)
+        found += rt_load_relaxed(&hog_ids[i]) == told.id;
+    T_EQ(found, 1);
+    T_EQ(told.size, sizeof told);
+    T_EQ(told.fn, (void *)fn);
+    T_ASSERT(told.ns >= 500 * GO_MICROSECOND);
+}
+
+GTest(retake, the_hook_hears_who_computes) {
+    first_report_of(hog_until_reported, "hog with a name that is longer than there is room for");
+    T_STR_EQ(told_name, "hog with a name that is longer ");
+    T_EQ(told.blocked, 0);
+}
+
+GTest(retake, the_hook_hears_who_sleeps_in_the_kernel) {
+    first_report_of(nap_until_reported, "hog");
+    T_EQ(told.blocked, 1);
 }
 
 /* ---- stop ------------------------------------------------------------------------------------ */
