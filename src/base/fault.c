@@ -3,22 +3,27 @@
 
 struct rt_fault_point rt_fault_points[RT_FAULT_SITES];
 bool rt_faults_armed;
+uint32_t rt_fault_kernel;
 
 int rt_fault_slow(enum rt_fault_site site) {
     struct rt_fault_point *f = &rt_fault_points[site];
-    uint32_t n = rt_load_relaxed(&f->countdown);
+    uint32_t n = rt_load_acquire(&f->countdown); /* pairs with rt_fault_arm: the rest of *f */
     while (n != 0) {
-        uint32_t next = n > 1 ? n - 1 : f->forever ? 1 : 0;
-        if (rt_cas(&f->countdown, &n, next))
-            return n == 1 ? -f->error : 0;
+        uint32_t next = n > 1 ? n - 1 : rt_load_relaxed(&f->forever) ? 1 : 0;
+        if (!rt_cas(&f->countdown, &n, next))
+            continue;
+        if (n == 1)
+            rt_fetch_add_relaxed(&f->hits, 1);
+        return n == 1 ? -rt_load_relaxed(&f->error) : 0;
     }
     return 0;
 }
 
 void rt_fault_arm(enum rt_fault_site site, uint32_t nth, bool forever, int error) {
     struct rt_fault_point *f = &rt_fault_points[site];
-    f->forever = forever;
-    f->error = error;
+    rt_store_relaxed(&f->forever, forever);
+    rt_store_relaxed(&f->error, error);
+    rt_store_relaxed(&f->hits, 0);
     rt_store_seq_cst(&f->countdown, nth);
     rt_store_seq_cst(&rt_faults_armed, true);
 }

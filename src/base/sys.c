@@ -149,17 +149,23 @@ void rt_sys_unmap(void *p, size_t bytes) {
     errno = saved;
 }
 
+static int guard_install(void *p, size_t bytes) {
+    if (rt_fault_before(RT_KERNEL(6, 13)))
+        return -EINVAL;
+    return madvise(p, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
+}
+
 int rt_sys_guard(void *p, size_t bytes, bool *light) {
     int err = rt_fault(RT_FAULT_GUARD);
     if (err)
         return err;
     int saved = errno;
     if (rt_load_relaxed(light)) {
-        err = madvise(p, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
+        err = guard_install(p, bytes);
         if (err == -EINVAL) {
             /* Refused on locked memory (mlockall MCL_FUTURE), or a kernel before 6.13. */
             munlock(p, bytes);
-            err = madvise(p, bytes, MADV_GUARD_INSTALL) == 0 ? 0 : -errno;
+            err = guard_install(p, bytes);
             if (err == -EINVAL)
                 rt_store_relaxed(light, false);
         }

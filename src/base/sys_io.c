@@ -380,16 +380,24 @@ int rt_sys_epoll_create(void) {
 
 int rt_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data) {
     struct epoll_event e = {.events = events, .data.u64 = data};
-    return KEEP_ERRNO(int, epoll_ctl(epfd, op, fd, &e));
+    int err = rt_fault(op == EPOLL_CTL_ADD   ? RT_FAULT_EPOLL_ADD
+                       : op == EPOLL_CTL_MOD ? RT_FAULT_EPOLL_MOD
+                                             : RT_FAULT_EPOLL_DEL);
+    return err ? err : KEEP_ERRNO(int, epoll_ctl(epfd, op, fd, &e));
 }
 
 int rt_sys_epoll_wait(int epfd, struct epoll_event *out, int max, int64_t timeout_ns) {
+    int err = rt_fault(RT_FAULT_EPOLL_WAIT);
+    if (err)
+        return err;
 #ifdef SYS_epoll_pwait2
     static bool refused; /* before Linux 5.11, or a seccomp filter that does not know it */
     if (timeout_ns > 0 && !rt_load_relaxed(&refused)) {
         struct timespec ts = {.tv_sec = timeout_ns / 1000000000,
                               .tv_nsec = timeout_ns % 1000000000};
-        int n = (int)KEEP_ERRNO(long, syscall(SYS_epoll_pwait2, epfd, out, max, &ts, NULL, 0));
+        int n = rt_fault(RT_FAULT_PWAIT2);
+        if (n == 0)
+            n = (int)KEEP_ERRNO(long, syscall(SYS_epoll_pwait2, epfd, out, max, &ts, NULL, 0));
         if (n != -ENOSYS && n != -EPERM)
             return n;
         rt_store_relaxed(&refused, true);

@@ -24,11 +24,13 @@
  * collector that passes by cannot swallow a ring that is meant for the sleeper. */
 #include "base/chaos.h"
 #include "base/lock.h"
+#include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
 #include "netpoll/engines.h"
 #include "netpoll/fd.h"
 
+#include <string.h>
 #include <sys/epoll.h>
 
 enum { EVENTS = 128 };
@@ -139,7 +141,11 @@ static bool collect(int64_t timeout_ns, struct rt_glist *ready) {
     struct epoll_event events[EVENTS];
     bool rung = false;
     int n = rt_sys_epoll_wait(ep.set, events, EVENTS, timeout_ns);
-    for (int i = 0; i < n; i++) /* an error, EINTR: nothing this time */
+    if (rt_unlikely(n == -EBADF || n == -EINVAL)) /* all who wait would wait for ever */
+        rt_fatal("epoll_wait(2) worked at the start and fails now: %s (was the descriptor of the "
+                 "set closed by somebody else?)",
+                 strerror(-n));
+    for (int i = 0; i < n; i++) /* another error, EINTR: nothing this time */
         if (events[i].data.u64 == BELL)
             rung = true;
         else

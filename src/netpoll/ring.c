@@ -15,13 +15,19 @@
  * system call by io_uring_enter2 with the flags of io_uring_submit_and_wait_timeout and this one.
  * Submitting first and waiting then would take two calls for each sleep.
  *
+ * An error of io_uring_enter(2) that does not pass by itself would leave all who wait on the ring
+ * waiting, and its M spinning: somebody has closed the ring's descriptor, or a seccomp filter came
+ * late. That is the end of the program, with a line that says so.
+ *
  * errno: on x86-64 and aarch64 liburing makes its system calls by itself and does not touch errno;
  * a build of it that goes through libc does. */
 #include "netpoll/ring.h"
 
 #include "base/fault.h"
+#include "base/log.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Newer than the headers of liburing 2.3. */
 #define RT_FEAT_NO_IOWAIT  (1U << 17)
@@ -35,11 +41,37 @@
         r_; \
     })
 
+/* What an older kernel says to these flags, and what it can. */
+static int as_older_kernel(unsigned flags) {
+    static const struct {
+        unsigned flag;
+        uint32_t since;
+    } known[] = {
+        {IORING_SETUP_CQSIZE, RT_KERNEL(5, 5)},
+        {IORING_SETUP_CLAMP, RT_KERNEL(5, 6)},
+        {IORING_SETUP_R_DISABLED, RT_KERNEL(5, 10)},
+        {IORING_SETUP_SUBMIT_ALL, RT_KERNEL(5, 18)},
+        {IORING_SETUP_TASKRUN_FLAG, RT_KERNEL(5, 19)},
+        {IORING_SETUP_SINGLE_ISSUER, RT_KERNEL(6, 0)},
+        {IORING_SETUP_DEFER_TASKRUN, RT_KERNEL(6, 1)},
+    };
+    if (rt_fault_before(RT_KERNEL(5, 1)))
+        return -ENOSYS;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if ((flags & known[i].flag) && rt_fault_before(known[i].since))
+            return -EINVAL;
+    return 0;
+}
+
 static int set_up(struct io_uring *u, unsigned entries, struct io_uring_params *p) {
     const unsigned needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG;
-    int err = io_uring_queue_init_params(entries, u, p);
+    int err = as_older_kernel(p->flags);
+    if (err == 0)
+        err = io_uring_queue_init_params(entries, u, p);
     if (err)
         return err;
+    if (rt_fault_before(RT_KERNEL(6, 15)))
+        u->features &= ~RT_FEAT_NO_IOWAIT;
     err = rt_fault(RT_FAULT_MMAP);
     if (err == 0 && (p->features & needed) != needed)
         err = -EOPNOTSUPP;
@@ -51,6 +83,11 @@ static int set_up(struct io_uring *u, unsigned entries, struct io_uring_params *
 }
 
 int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
+    unsigned tiny = (unsigned)-rt_fault(RT_FAULT_TINY);
+    if (tiny) {
+        entries = tiny;
+        completions = 2 * tiny;
+    }
     struct io_uring_params p = {
         .flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                  IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP |
@@ -75,17 +112,20 @@ void rt_ring_free(struct rt_ring *r) {
 int rt_ring_enable(struct rt_ring *r) {
     /* io_uring_enable_rings is in the headers of liburing 2.3, but not in its shared library. */
     unsigned fd = (unsigned)r->u.ring_fd;
-    int err = KEEP_ERRNO(io_uring_register(fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0));
+    int err = rt_fault(RT_FAULT_ENABLE);
+    if (err == 0)
+        err = KEEP_ERRNO(io_uring_register(fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0));
     if (err < 0)
         return err;
     r->wait_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
     if (r->u.features & RT_FEAT_NO_IOWAIT)
         r->wait_flags |= RT_ENTER_NO_IOWAIT;
     /* Both of these only make things cheaper. */
-    if (KEEP_ERRNO(io_uring_register_ring_fd(&r->u)) == 1)
+    if (rt_fault(RT_FAULT_REGISTER) == 0 && KEEP_ERRNO(io_uring_register_ring_fd(&r->u)) == 1)
         r->wait_flags |= IORING_ENTER_REGISTERED_RING;
     unsigned workers[2] = {1, 1};
-    (void)KEEP_ERRNO(io_uring_register_iowq_max_workers(&r->u, workers));
+    if (rt_fault(RT_FAULT_REGISTER) == 0)
+        (void)KEEP_ERRNO(io_uring_register_iowq_max_workers(&r->u, workers));
     return 0;
 }
 
@@ -96,11 +136,6 @@ void rt_ring_disable(struct rt_ring *r) {
     r->wait_flags &= ~IORING_ENTER_REGISTERED_RING;
 }
 
-int rt_ring_submit(struct rt_ring *r) {
-    int n = KEEP_ERRNO(io_uring_submit_and_get_events(&r->u));
-    return n < 0 ? n : 0;
-}
-
 /* The prepared entries become the kernel's: their number. */
 static unsigned show_entries(struct io_uring *u) {
     u->sq.sqe_head = u->sq.sqe_tail;
@@ -108,12 +143,37 @@ static unsigned show_entries(struct io_uring *u) {
     return io_uring_sq_ready(u);
 }
 
+/* What io_uring_enter said, n, as the two calls below report it. */
+static int entered(const struct rt_ring *r, int n) {
+    if (rt_likely(n >= 0))
+        return 0;
+    bool passes = n == -EINTR || n == -EAGAIN || n == -EBUSY || n == -ENOMEM || n == -ETIME;
+    if (!passes && !r->on_trial)
+        rt_fatal("io_uring_enter(2) worked at the start and fails now: %s (was the descriptor of "
+                 "the ring closed by somebody else, or is there a late seccomp filter?)",
+                 strerror(-n));
+    return n;
+}
+
+int rt_ring_submit(struct rt_ring *r) {
+    int n = rt_fault(RT_FAULT_SUBMIT);
+    if (n == 0 && rt_fault(RT_FAULT_SHORT))
+        n = KEEP_ERRNO(io_uring_enter((unsigned)r->u.ring_fd, show_entries(&r->u) ? 1 : 0, 0,
+                                      IORING_ENTER_GETEVENTS, NULL));
+    else if (n == 0)
+        n = KEEP_ERRNO(io_uring_submit_and_get_events(&r->u));
+    return entered(r, n);
+}
+
 int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns) {
     struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000,
                                    .tv_nsec = timeout_ns % 1000000000};
     struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uint64_t)(uintptr_t)&ts};
-    unsigned submit = show_entries(&r->u);
-    int n = KEEP_ERRNO(io_uring_enter2((unsigned)r->u.enter_ring_fd, submit, 1, r->wait_flags,
+    int n = rt_fault(RT_FAULT_WAIT);
+    if (n == 0) {
+        unsigned submit = show_entries(&r->u);
+        n = KEEP_ERRNO(io_uring_enter2((unsigned)r->u.enter_ring_fd, submit, 1, r->wait_flags,
                                        (void *)&arg, sizeof arg));
-    return n < 0 ? n : 0;
+    }
+    return entered(r, n);
 }

@@ -17,6 +17,7 @@ struct rt_ring {
     struct io_uring u;
     uint32_t wait_flags; /* for io_uring_enter2 in rt_ring_wait */
     bool made;           /* set up, and not freed */
+    bool on_trial;       /* of the self-test: any error is an answer */
 };
 
 /* Made disabled: the thread that calls rt_ring_enable is the one that may use it. 0 or -errno. */
@@ -28,7 +29,8 @@ void rt_ring_disable(struct rt_ring *r);
 void rt_ring_free(struct rt_ring *r);
 
 /* Each is one system call that submits all that is prepared and runs the deferred work. 0, or
- * -errno when the kernel took nothing or the wait ended without completions. */
+ * -errno when the kernel took nothing or the wait ended without completions. These pass: -EINTR,
+ * -EAGAIN, -EBUSY, -ENOMEM, -ETIME; any other is fatal unless the ring is on trial. */
 int rt_ring_submit(struct rt_ring *r);
 /* Waits, too, until a completion is there, timeout_ns has passed (< 0: never) or a signal comes. */
 int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns);

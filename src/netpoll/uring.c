@@ -386,8 +386,8 @@ static bool arm_bell(struct uring *u) {
 static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
     struct uring *u = m->poller;
     serve_inbox(u);
-    if (arm_bell(u))
-        wait(u, timeout_ns);
+    if (arm_bell(u)) /* what could not be served is there still, and nobody rings for it again */
+        wait(u, rt_inbox_any(&u->inbox) ? 0 : timeout_ns);
     reap(u, ready);
 }
 

@@ -17,6 +17,7 @@ Test(fault, the_nth_call_fails_once) {
         rt_fault_arm(RT_FAULT_ALLOC, nth, false, ENOMEM);
         for (uint32_t call = 1; call <= 8; call++)
             T_EQ(rt_fault(RT_FAULT_ALLOC), call == nth ? -ENOMEM : 0);
+        T_EQ(rt_fault_points[RT_FAULT_ALLOC].hits, 1);
     }
     rt_fault_disarm();
 }
@@ -54,6 +55,14 @@ Test(fault, a_disarmed_countdown_is_forgotten) {
     for (int i = 0; i < 5; i++)
         T_EQ(rt_fault(RT_FAULT_MMAP), 0);
     rt_fault_disarm();
+}
+
+Test(fault, an_older_kernel_lacks_what_came_later) {
+    T_ASSERT(!rt_fault_before(RT_KERNEL(99, 0)));
+    rt_fault_kernel = RT_KERNEL(6, 1);
+    T_ASSERT(rt_fault_before(RT_KERNEL(6, 13)) && rt_fault_before(RT_KERNEL(10, 0)));
+    T_ASSERT(!rt_fault_before(RT_KERNEL(6, 1)) && !rt_fault_before(RT_KERNEL(5, 19)));
+    rt_fault_kernel = 0;
 }
 
 enum { THREADS = 4 };

@@ -1,0 +1,112 @@
+/* Rings of one, two and four entries, whose completions overflow at once; and the errors of the
+ * kernel after which nobody who waits could go on: the program ends with a line that says so. */
+#include "fault/program.h"
+
+/* ---- tiny rings ------------------------------------------------------------------------------ */
+
+enum { CROWD = 100 };
+
+static struct {
+    go_waitgroup ready, over;
+    int in[CROWD], out[CROWD];
+    uint32_t woken;
+} crowd;
+
+static void member(void *arg) {
+    char c;
+    int i = (int)t_int(arg);
+    go_waitgroup_done(&crowd.ready);
+    T_EQ(go_read(crowd.in[i], &c, 1), 1);
+    T_EQ(c, (char)i);
+    rt_fetch_add_relaxed(&crowd.woken, 1);
+    go_waitgroup_done(&crowd.over);
+}
+
+/* All park, each on a pipe of its own, and all are answered at the same moment. */
+static void crowds(void *arg) {
+    (void)arg;
+    for (int round = 0; round < 5; round++) {
+        go_waitgroup_add(&crowd.ready, CROWD);
+        go_waitgroup_add(&crowd.over, CROWD);
+        for (int i = 0; i < CROWD; i++) {
+            int fd[2];
+            T_EQ(pipe2(fd, O_NONBLOCK | O_CLOEXEC), 0);
+            crowd.in[i] = fd[0];
+            crowd.out[i] = fd[1];
+            T_SPAWN(member, t_ptr(i));
+        }
+        T_EQ(go_waitgroup_wait(&crowd.ready), 0);
+        net_wait_parked(CROWD);
+        for (char i = 0; i < CROWD; i++)
+            T_EQ(write(crowd.out[(int)i], &i, 1), 1);
+        T_EQ(go_waitgroup_wait(&crowd.over), 0);
+        for (int i = 0; i < CROWD; i++) {
+            T_EQ(go_close(crowd.in[i]), 0);
+            T_EQ(go_close(crowd.out[i]), 0);
+        }
+    }
+    rt_store_seq_cst(&prog.done, 1);
+}
+
+/* The rings of the workers, not the one of the self-test, which says how many entries it needs. */
+static int start_tiny(int entries) {
+    rt_fault_arm(RT_FAULT_TINY, 2, true, entries);
+    int err = start_as("uring");
+    T_ASSERT(err != 0 || rt_fault_points[RT_FAULT_TINY].hits == (uint32_t)t_procs());
+    rt_fault_disarm();
+    return err;
+}
+
+Test(ring, completions_overflow_and_none_is_lost) {
+    signal(SIGPIPE, SIG_IGN);
+    if (strcmp(asked_engine(), "epoll") == 0 || start_as("uring") != 0)
+        return; /* of the other engine, or denied */
+    t_stop();
+    for (int entries = 1; entries <= 4; entries *= 2) {
+        T_EQ(start_tiny(entries), 0);
+        program_strict(RT_FAULT_SUBMIT);
+        rt_store_seq_cst(&prog.done, 0);
+        T_SPAWN(crowds, NULL);
+        T_AWAIT(rt_load_seq_cst(&prog.done));
+        t_stop();
+    }
+    T_EQ(crowd.woken, 3 * 5 * CROWD);
+}
+
+Test(ring, tiny_rings_whose_kernel_is_busy) {
+    signal(SIGPIPE, SIG_IGN);
+    if (strcmp(asked_engine(), "epoll") == 0 || start_as("uring") != 0)
+        return;
+    t_stop();
+    T_EQ(start_tiny(1), 0);
+    for (uint32_t nth = 1; nth < (uint32_t)T_SCALE(40); nth++) {
+        program_run(RT_FAULT_SUBMIT, nth, true, EBUSY, 0, 20);
+        program_run(RT_FAULT_WAIT, nth, true, EAGAIN, 0, 20);
+        program_run(RT_FAULT_SHORT, nth, true, 1, 0, 20);
+    }
+    t_stop();
+}
+
+/* ---- what does not pass ---------------------------------------------------------------------- */
+
+static void run_with(enum rt_fault_site site, int error) {
+    T_EQ(start_as(asked_engine()), 0);
+    program_run(site, 1, false, error, 0, UINT32_MAX);
+}
+
+/* A forked child must not have seen the runtime run, so the name must do. */
+Test(ring, a_ring_that_somebody_closed_ends_the_program_with_a_line) {
+    if (strcmp(asked_engine(), "uring") != 0)
+        return;
+    T_DIES(SIGABRT, "io_uring_enter(2) worked at the start and fails now: Bad file descriptor",
+           run_with(RT_FAULT_SUBMIT, EBADF));
+    T_DIES(SIGABRT, "io_uring_enter(2) worked at the start and fails now: Bad file descriptor",
+           run_with(RT_FAULT_WAIT, EBADF));
+    T_DIES(SIGABRT, "late seccomp filter", run_with(RT_FAULT_WAIT, EPERM));
+}
+
+Test(ring, a_set_that_somebody_closed_ends_the_program_with_a_line) {
+    if (strcmp(asked_engine(), "epoll") == 0)
+        T_DIES(SIGABRT, "epoll_wait(2) worked at the start and fails now: Bad file descriptor",
+               run_with(RT_FAULT_EPOLL_WAIT, EBADF));
+}

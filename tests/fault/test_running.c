@@ -1,0 +1,130 @@
+/* The table of faults while the program runs: for each row, and for each n, the nth call of a site
+ * fails once, and from the nth on until it was told a few times. Each time the program (program.h)
+ * ends, with nothing reported but what the row says, then it works with nothing reported at all,
+ * and after the stop nothing is left. */
+#include "fault/program.h"
+
+enum engine { BOTH, URING, EPOLL };
+
+struct row {
+    enum rt_fault_site site;
+    int error;
+    int says; /* the errno that the calls of the program may report; 0: they work */
+    enum engine engine;
+    bool fresh;      /* a runtime for each trial: the later ones need no more of it */
+    uint32_t enough; /* of `forever`; 0: that is nothing that could happen */
+};
+
+#define SAME(site, error)  RT_FAULT_##site, error, error
+#define WORKS(site, error) RT_FAULT_##site, error, 0
+
+static const struct row memory[] = {
+    {SAME(ALLOC, ENOMEM), BOTH, true, 50},
+    {SAME(MMAP, ENOMEM), BOTH, true, 50},
+    {SAME(GUARD, ENOMEM), BOTH, true, 50},
+};
+static const struct row others[] = {
+    {SAME(THREAD, EAGAIN), BOTH, true, 50},
+    {SAME(EVENTFD, EMFILE), BOTH, false, 50},
+    {SAME(SOCKET, EAFNOSUPPORT), BOTH, false, 50},
+    {SAME(SOCKET, EMFILE), BOTH, false, 4}, /* go_accept tries again, later and later */
+    {SAME(SOCKET, ENFILE), BOTH, false, 4},
+    {SAME(SOCKET, ENOBUFS), BOTH, false, 4},
+};
+static const struct row ring[] = {
+    {WORKS(SUBMIT, EINTR), URING, false, 50}, {WORKS(SUBMIT, EAGAIN), URING, false, 50},
+    {WORKS(SUBMIT, EBUSY), URING, false, 50}, {WORKS(SUBMIT, ENOMEM), URING, false, 50},
+    {WORKS(WAIT, EINTR), URING, false, 50},   {WORKS(WAIT, EAGAIN), URING, false, 50},
+    {WORKS(WAIT, EBUSY), URING, false, 50},   {WORKS(WAIT, ENOMEM), URING, false, 50},
+    {WORKS(WAIT, ETIME), URING, false, 50},   {WORKS(SHORT, 1), URING, false, 500},
+};
+static const struct row set[] = {
+    {SAME(EPOLL_ADD, ENOMEM), EPOLL, false, 50},
+    {SAME(EPOLL_ADD, ENOSPC), EPOLL, false, 50},  /* max_user_watches */
+    {WORKS(EPOLL_ADD, EPERM), EPOLL, false, 500}, /* it cannot be polled: it counts as ready */
+    {SAME(EPOLL_MOD, ENOMEM), EPOLL, false, 50},
+    {WORKS(EPOLL_MOD, ENOENT), EPOLL, false, 0}, /* the number was closed by a plain close(2) */
+    {WORKS(EPOLL_DEL, ENOENT), EPOLL, false, 50},
+    {WORKS(EPOLL_DEL, EBADF), EPOLL, false, 50},
+    {WORKS(EPOLL_DEL, ENOMEM), EPOLL, false, 50},
+    {WORKS(EPOLL_WAIT, EINTR), EPOLL, false, 50},
+    {WORKS(EPOLL_WAIT, ENOMEM), EPOLL, false, 50},
+};
+/* Said once, it is believed as long as the process lives. */
+static const struct row before_5_11 = {WORKS(PWAIT2, ENOSYS), EPOLL, false, 50};
+static const struct row filtered = {WORKS(PWAIT2, EPERM), EPOLL, false, 50};
+
+static void begin(void) {
+    T_EQ(start_as(asked_engine()), 0);
+}
+
+static void trial(const struct row *r, uint32_t nth, bool forever) {
+    if (r->fresh)
+        begin();
+    program_run(r->site, nth, forever, r->error, r->says, r->enough);
+    program_strict(r->site);
+    if (r->fresh)
+        t_stop();
+}
+
+/* 1, 2, 3, 4, 5, 6, 7, 8, 10, ... */
+static uint32_t next(uint32_t nth) {
+    return nth + 1 + nth / T_SCALE(8);
+}
+
+static void each_nth(const struct row *r) {
+    begin();
+    if ((r->engine == URING && !runs("uring")) || (r->engine == EPOLL && !runs("epoll"))) {
+        t_stop();
+        return;
+    }
+    uint32_t calls = program_strict(r->site); /* what libc keeps is there, too */
+    T_ASSERT(calls != 0, "site %d is never reached", (int)r->site);
+    if (r->fresh)
+        t_stop();
+    for (uint32_t nth = 1; nth <= calls; nth = next(nth)) {
+        trial(r, nth, false);
+        if (r->enough)
+            trial(r, nth, true);
+    }
+    if (!r->fresh)
+        t_stop();
+}
+
+/* And what there was before a runtime ran is there after it, no more. */
+static void each(const struct row *rows, size_t n) {
+    NET_ONE_HEAP();
+    signal(SIGPIPE, SIG_IGN);
+    begin();
+    program_strict(RT_FAULT_ALLOC);
+    t_stop();
+    struct t_usage before = t_usage();
+    for (size_t i = 0; i < n; i++) {
+        each_nth(&rows[i]);
+        T_SAME_USAGE(before);
+    }
+}
+
+Test(running, memory_fails_for_a_moment_and_longer) {
+    each(memory, T_COUNT(memory));
+}
+
+Test(running, threads_and_descriptors_fail) {
+    each(others, T_COUNT(others));
+}
+
+Test(running, entering_a_ring_fails) {
+    each(ring, T_COUNT(ring));
+}
+
+Test(running, the_calls_of_epoll_fail) {
+    each(set, T_COUNT(set));
+}
+
+Test(running, epoll_has_no_wait_in_nanoseconds) {
+    each(&before_5_11, 1);
+}
+
+Test(running, a_filter_does_not_know_epoll_pwait2) {
+    each(&filtered, 1);
+}
