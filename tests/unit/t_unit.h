@@ -6,6 +6,7 @@
 #include "gotest.h"
 
 #include "base/atomic.h"
+#include "base/sys.h"
 
 #include <errno.h>
 #include <gort.h>
@@ -90,6 +91,17 @@ static inline struct go_stats t_stats(void) {
     struct go_stats s = GO_STATS_INIT;
     T_EQ(go_stats(&s), 0);
     return s;
+}
+
+/* n green threads with stacks at once, or fewer where each guard costs a mapping: before Linux
+ * 6.13 vm.max_map_count bounds them. */
+static inline long t_parked(long n) {
+    size_t page = rt_sys_page_size(), most = rt_sys_max_maps() / 4;
+    bool light = true;
+    void *p = rt_sys_map(page);
+    T_ASSERT(p && rt_sys_guard(p, page, &light) == 0);
+    rt_sys_unmap(p, page);
+    return light || (size_t)n < most ? n : (long)most;
 }
 
 /* A small generator, so that a failure can be repeated (xorshift64). */

@@ -91,7 +91,7 @@ static int wait_for_ever(void *started) {
 }
 
 GTest(group_many, a_hundred_thousand_are_cancelled_at_once, .timeout = 120) {
-    int n = (int)T_SCALE(t_procs() <= 2 ? 100000 : 5000);
+    int n = (int)t_parked(T_SCALE(t_procs() <= 2 ? 100000 : 5000));
     uint32_t started = 0;
     go_group g;
     go_group_enter(&g, GO_FOREVER);

@@ -212,7 +212,7 @@ static void sleep_until_cancelled(void *arg) {
 }
 
 Test(spawn, a_hundred_thousand_may_be_parked, .timeout = 120) {
-    int n = (int)T_SCALE(t_procs() <= 8 ? 100000 : 20000);
+    int n = (int)t_parked(T_SCALE(t_procs() <= 8 ? 100000 : 20000));
 #ifdef T_TSAN
     n = 1000; /* each is a fiber of TSan, which has room for some 8,000 */
 #endif
