@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import chart  # noqa: E402 (beside this file)
+import kv  # noqa: E402
 import scale  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +169,7 @@ def build_gort():
             configure += ["-G", "Ninja"]
     run_or_die(configure)
     known = run_or_die(["cmake", "--build", BUILD, "--target", "help"])
-    targets = [t for t in ("gort-bench", "gort-loadgen", "gort-raw", "example_http") if re.search(rf"\b{t}\b", known)]
+    targets = [t for t in ("gort-bench", "gort-loadgen", "gort-raw", "example_http", "example_kv") if re.search(rf"\b{t}\b", known)]
     run_or_die(["cmake", "--build", BUILD, "--parallel", str(os.cpu_count()), "--target", *targets])
     for program in ("gort-bench", "gort-loadgen"):
         if not (OUT / program).exists():
@@ -524,7 +525,7 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers")
+                   "processors, channels and timers; kv: the example kv beside redis-server")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), none")
@@ -535,7 +536,8 @@ def parse_options():
     o.budget, o.least = (20, 1) if o.quick else (120, 2)
     o.only = o.only.split(",") if o.only else [b.name for b in BENCHES + SERVERS if b.default]
     o.scale = o.only == ["scale"]
-    if o.scale:
+    o.kv = o.only == ["kv"]
+    if o.scale or o.kv:
         o.only = []
     if o.only == ["all"]:
         o.only = names
@@ -549,7 +551,7 @@ def parse_options():
         p.error("--procs: numbers with commas between them")
     if min(o.procs) < 1:
         p.error("--procs: at least 1")
-    o.peers = [] if o.peers == "none" else o.peers.split(",")
+    o.peers = [] if o.peers == "none" or o.kv else o.peers.split(",")
     for name in o.peers:
         if name not in [peer.name for peer in PEERS[1:]]:
             p.error(f"--peers: no peer {name}; there are {' '.join(peer.name for peer in PEERS[1:])}")
@@ -595,6 +597,8 @@ def main():
     machine = machine_line(go_version)
     if o.scale:
         return run_scale(peers, machine)
+    if o.kv:
+        return kv.run(sys.modules[__name__], BUILD / "examples/kv", o.rounds or (1 if o.quick else 3), o.quick, OUT, machine)
     rounds = run_all(rows, peers, o)
     print_tables(rows, peers, rounds)
     report(rows, peers, machine, rounds)
