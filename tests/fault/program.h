@@ -256,6 +256,52 @@ static void part_pipe(void) {
         T_JOIN(t);
 }
 
+enum { FILL = 512 << 10 };
+
+static void *read_one(void *arg) {
+    char c;
+    ssize_t r = go_read(*(int *)arg, &c, 1);
+    worked("go_read", r ? r : -ECONNRESET);
+    return NULL;
+}
+
+/* A reader and a writer on one socket that others made: the event for one must not lose the other,
+ * whose wait is armed again by whoever collected the event. */
+static void *fill(void *arg) {
+    static char block[FILL];
+    int fd = *(int *)arg;
+    if (!worked("go_write_all", go_write_all(fd, block, sizeof block)))
+        T_EQ(shutdown(fd, SHUT_RDWR), 0);
+    return NULL;
+}
+
+static bool drain(int fd) {
+    static char block[4096];
+    for (size_t got = 0; got < FILL;) {
+        ssize_t r = go_read(fd, block, sizeof block);
+        if (!worked("go_read", r ? r : -ECONNRESET))
+            return false;
+        got += (size_t)r;
+    }
+    return worked("go_write", go_write(fd, "", 1));
+}
+
+static void part_both(void) {
+    int fd[2];
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+    go_task *reader = go_task_spawn(read_one, &fd[0]), *writer = NULL;
+    if (made("go_task_spawn", reader))
+        writer = go_task_spawn(fill, &fd[0]);
+    if (!reader || !made("go_task_spawn", writer) || !drain(fd[1]))
+        T_EQ(shutdown(fd[1], SHUT_RDWR), 0); /* the others see the end */
+    if (writer)
+        T_JOIN(writer);
+    if (reader)
+        T_JOIN(reader);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 static void program(void *arg) {
@@ -267,6 +313,7 @@ static void program(void *arg) {
     part_time();
     part_net();
     part_pipe();
+    part_both();
     ping_pong(*with_foreign);
     part_blocking();
     rt_store_seq_cst(&prog.done, 1);
