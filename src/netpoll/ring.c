@@ -17,7 +17,8 @@
  *
  * An error of io_uring_enter(2) that does not pass by itself would leave all who wait on the ring
  * waiting, and its M spinning: somebody has closed the ring's descriptor, or a seccomp filter came
- * late. That is the end of the program, with a line that says so.
+ * late. So would a completion that the kernel had no memory for (EBADR, once). That is the end of
+ * the program, with a line that says so.
  *
  * errno: on x86-64 and aarch64 liburing makes its system calls by itself and does not touch errno;
  * a build of it that goes through libc does. */
@@ -148,11 +149,14 @@ static int entered(const struct rt_ring *r, int n) {
     if (rt_likely(n >= 0))
         return 0;
     bool passes = n == -EINTR || n == -EAGAIN || n == -EBUSY || n == -ENOMEM || n == -ETIME;
-    if (!passes && !r->on_trial)
-        rt_fatal("io_uring_enter(2) worked at the start and fails now: %s (was the descriptor of "
-                 "the ring closed by somebody else, or is there a late seccomp filter?)",
-                 strerror(-n));
-    return n;
+    if (passes || r->on_trial)
+        return n;
+    if (n == -EBADR)
+        rt_fatal("io_uring had no memory for a completion and has lost it: somebody would wait for "
+                 "ever");
+    rt_fatal("io_uring_enter(2) worked at the start and fails now: %s (was the descriptor of the "
+             "ring closed by somebody else, or is there a late seccomp filter?)",
+             strerror(-n));
 }
 
 int rt_ring_submit(struct rt_ring *r) {

@@ -103,6 +103,7 @@ Test(ring, a_ring_that_somebody_closed_ends_the_program_with_a_line) {
     T_DIES(SIGABRT, "io_uring_enter(2) worked at the start and fails now: Bad file descriptor",
            run_with(RT_FAULT_WAIT, EBADF));
     T_DIES(SIGABRT, "late seccomp filter", run_with(RT_FAULT_WAIT, EPERM));
+    T_DIES(SIGABRT, "a completion and has lost it", run_with(RT_FAULT_WAIT, EBADR));
 }
 
 Test(ring, a_set_that_somebody_closed_ends_the_program_with_a_line) {
