@@ -30,7 +30,9 @@ struct go_options {
      * Default: GORT_STACK, else 256 KiB. */
     size_t stack_size;
     /* Threads that the runtime may start; at least procs + 1, which it starts at once. The others
-     * are for go_blocking, which needs one at least. Default: procs + 64. */
+     * are for go_blocking, which needs one at least, go_lock_thread, and what runs in the place of
+     * green threads that hog their P: none of these while less than 17 are left. Default:
+     * procs + 64. */
     unsigned max_threads;
     /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
      * the address space and the kernel's limits allow. */

@@ -66,6 +66,7 @@ struct uring {
     int64_t last_enter;
     int bell;               /* eventfd; -1: none yet */
     bool bell_armed;
+    bool used;              /* by a thread, which has perhaps ended */
     uint64_t bell_count;    /* what the read of the bell is lent */
     struct rt_inbox inbox;
 } __attribute__((aligned(RT_CACHE_LINE)));
@@ -171,6 +172,10 @@ static int post_look(int fd) {
     for (;;) {
         struct rt_m *m = m_for_foreign();
         struct uring *u = m->poller;
+        if (rt_gate_is_shut(m)) { /* the P is just being handed over */
+            rt_sys_yield();
+            continue;
+        }
         if (!rt_inbox_post(&u->inbox, look))
             return -ENOMEM;
         rt_fence_full(); /* the letter, then the gate: pairs with the heavy fence in hand_over */
@@ -409,11 +414,15 @@ static void uring_stop(void) {
     rings = NULL;
 }
 
+/* The bell stays when the ring of a spare that ended is made anew: a late wake may still ring it. */
 static int make_ring(struct uring *u) {
     int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
     if (err)
         return err;
-    u->bell = rt_sys_eventfd(false); /* blocking: a read in flight on a non-blocking one fails */
+    if (u->bell < 0)
+        u->bell = rt_sys_eventfd(false); /* blocking: reads in flight of a non-blocking one fail */
+    if (u->bell < 0)
+        rt_ring_free(&u->ring);
     return u->bell < 0 ? u->bell : 0;
 }
 
@@ -442,7 +451,10 @@ static int uring_start(unsigned ms) {
 static int uring_m_start(struct rt_m *m) {
     struct uring *u = &rings[m->index];
     m->poller = u;
+    if (u->used)
+        rt_ring_free(&u->ring);
     int err = u->ring.made ? 0 : make_ring(u);
+    u->used = true;
     return err ? err : rt_ring_enable(&u->ring);
 }
 
@@ -454,8 +466,9 @@ static void cancel_all(struct uring *u, struct rt_glist *woken) {
         sqe->user_data = (uint64_t)TAG_NONE << 60;
     }
     for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
-        wait(u, STOP_WAIT_NS);
-        reap(u, woken);
+        wait(u, STOP_WAIT_NS); /* runs about twenty pieces of deferred work */
+        if (reap(u, woken) != 0)
+            i = 0;
     }
 }
 
@@ -500,23 +513,34 @@ static void adopt_slot(struct rt_fd *s, int fd, void *arg) {
     rt_unlock(&s->lock);
 }
 
+static void adopt_letter(struct adoption *a, struct rt_m *from, uint64_t item) {
+    if (data_tag(item) == TAG_LOOK) {
+        int fd = data_fd(item);
+        struct rt_fd *s = rt_fd_at(fd);
+        rt_lock(&s->lock);
+        arm_or_wake(a->to, s, fd, RT_IN, a->ready);
+        arm_or_wake(a->to, s, fd, RT_OUT, a->ready);
+        rt_unlock(&s->lock);
+    } else if (!rt_gate_is_shut(from)) {
+        struct uring *u = from->poller; /* it has another P by now, and this may be of its time */
+        rt_inbox_post(&u->inbox, item);
+    } /* else to take a poll back that is dropped anyway when `from` becomes a spare */
+}
+
 static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
     struct adoption a = {m->poller, from->poller, ready};
     struct uring *old = from->poller;
     if (rt_load_relaxed(&old->inflight) != 0)
         rt_fd_each(adopt_slot, &a);
+    uint32_t letters = rt_load_relaxed(&old->inbox.n);
     uint64_t items[INBOX_BATCH];
-    for (uint32_t n; (n = rt_inbox_take(&old->inbox, items, INBOX_BATCH)) != 0;)
-        for (uint32_t i = 0; i < n; i++) {
-            if (data_tag(items[i]) != TAG_LOOK)
-                continue; /* to take polls back that the old owner drops anyway */
-            int fd = data_fd(items[i]);
-            struct rt_fd *s = rt_fd_at(fd);
-            rt_lock(&s->lock);
-            arm_or_wake(a.to, s, fd, RT_IN, ready);
-            arm_or_wake(a.to, s, fd, RT_OUT, ready);
-            rt_unlock(&s->lock);
-        }
+    for (uint32_t n; letters != 0; letters -= n) {
+        n = rt_inbox_take(&old->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
+        if (n == 0)
+            break;
+        for (uint32_t i = 0; i < n; i++)
+            adopt_letter(&a, from, items[i]);
+    }
 }
 
 static void uring_retire(struct rt_m *m, struct rt_glist *ready) {

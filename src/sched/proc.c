@@ -352,8 +352,11 @@ static bool serve(struct rt_m *m) {
     return false;
 }
 
-void rt_proc_run(struct rt_m *m) {
-    bool again = true;
-    while (again)
-        again = (!rt_gate_is_shut(m) || rt_spare_wait(m)) && serve(m);
+bool rt_proc_run(struct rt_m *m) {
+    for (;;) {
+        if (rt_gate_is_shut(m) && !rt_spare_wait(m))
+            return !rt_load_relaxed(&m->end);
+        if (!serve(m))
+            return false;
+    }
 }

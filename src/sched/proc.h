@@ -4,8 +4,9 @@
 
 #include "sched/sched.h"
 
-/* Run Gs on m until the runtime stops, as long as it has a P; on m's own thread and stack. */
-void rt_proc_run(struct rt_m *m);
+/* Run Gs on m until the runtime stops, as long as it has a P; on m's own thread and stack.
+ * True: it was a spare that is not needed any more. */
+bool rt_proc_run(struct rt_m *m);
 
 /* g's function has returned: what is to be done but for its stack. Inside. */
 void rt_g_end(struct rt_m *m, struct rt_g *g);

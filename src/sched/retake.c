@@ -30,10 +30,12 @@
  * thread's ring are issued again by the heir (poller->adopt), and the thread drops them when it
  * becomes a spare (poller->retire).
  *
- * HOW MANY. A thread that computes without a P is one more that wants a CPU, so there are at most
- * as many of these as Ps; those that sleep in the kernel are bounded by max_threads alone. A spare
+ * HOW MANY. A thread that computes without a P is one more that wants a CPU. While there are as many
+ * of these as Ps the next hog keeps its P until its slice is over; those that sleep in the kernel do
+ * not count. max_threads bounds all: when there is no spare, a hog keeps its P. A spare
  * is started before it is needed: pthread_create may wait for a lock that a hog holds. The last
- * RT_ROOM_FOR_A_SPARE threads that max_threads allows are the pool's and go_lock_thread's.
+ * RT_ROOM_FOR_A_SPARE threads that max_threads allows are the pool's and go_lock_thread's. A spare
+ * that nobody has needed for ten seconds ends, unless it is the last one.
  *
  * Rejected: a signal that switches away from the hog (no library is safe against that); to give the
  * hog its old P back (it would have to be taken from who has it now). */
@@ -55,15 +57,20 @@
 
 static const int64_t HOG_NS = 500 * 1000;   /* without progress */
 static const int64_t GRACE_NS = 100 * 1000; /* from the request to give way to the taking */
+static const int64_t COUNT_NS = 1000 * 1000;
 static const int64_t TRY_AGAIN_NS = INT64_C(1000) * 1000 * 1000;
+
+int64_t rt_spare_keep_ns = INT64_C(10) * 1000 * 1000 * 1000;
 
 static struct {
     uint32_t lock;
     struct rt_m *list; /* through m->next_spare */
     bool stop;
     bool wanted;       /* by go_lock_thread, and there was none; any thread */
-    uint32_t failed;   /* Ms that could not begin */
-    int64_t failed_at; /* the start of a thread; sysmon's */
+    uint32_t gone;     /* Ms that have ended, or could not begin */
+    int64_t failed_at; /* when one could not; any thread */
+    uint32_t counted;  /* what computing() has found; these two are sysmon's */
+    int64_t counted_at;
 } spares;
 
 /* ---- the list -------------------------------------------------------------------------------- */
@@ -93,6 +100,24 @@ static void put_back(struct rt_m *m) {
     rt_unlock(&spares.lock);
 }
 
+/* Nobody has needed m for a while; one spare stays. */
+static bool leave(struct rt_m *m) {
+    bool left = false;
+    rt_lock(&spares.lock);
+    if (spares.list && spares.list->next_spare) {
+        struct rt_m **at = &spares.list;
+        while (*at && *at != m)
+            at = &(*at)->next_spare;
+        left = *at != NULL; /* else it was taken just now */
+        if (left)
+            rt_store_relaxed(at, m->next_spare);
+    }
+    rt_unlock(&spares.lock);
+    if (left)
+        rt_fetch_add_relaxed(&spares.gone, 1);
+    return left;
+}
+
 bool rt_spare_wait(struct rt_m *m) {
     if (rt_poller && rt_poller->retire) {
         struct rt_glist ready = {0};
@@ -101,26 +126,28 @@ bool rt_spare_wait(struct rt_m *m) {
     }
     rt_store_relaxed(&m->away, 0);
     rt_lock(&spares.lock);
-    bool stop = spares.stop;
-    if (!stop)
+    if (spares.stop)
+        rt_store_relaxed(&m->end, 1);
+    else
         push(m);
     rt_unlock(&spares.lock);
-    if (stop)
-        return false;
     while (rt_gate_is_shut(m) && !rt_load_relaxed(&m->end))
-        rt_note_wait(&m->note, -1);
+        if (rt_note_wait(&m->note, rt_load_relaxed(&rt_spare_keep_ns)) != 0 && leave(m))
+            return false;
     return !rt_gate_is_shut(m);
 }
 
 void rt_spares_start(void) {
     spares.list = NULL;
     spares.stop = spares.wanted = false;
-    spares.failed = 0;
+    spares.gone = 0;
+    spares.counted_at = INT64_MIN / 2;
     spares.failed_at = INT64_MIN / 2;
 }
 
 void rt_spare_failed(void) {
-    rt_fetch_add_relaxed(&spares.failed, 1);
+    rt_store_relaxed(&spares.failed_at, rt_sys_now());
+    rt_fetch_add_relaxed(&spares.gone, 1);
 }
 
 void rt_spares_end(void) {
@@ -176,12 +203,20 @@ static bool waited_for(const struct rt_p *p, int64_t now) {
            rt_load_relaxed(&rt.nobody->timer_when) <= now;
 }
 
-/* Threads that want a CPU but have no P. */
-static uint32_t computing(void) {
-    uint32_t n = 0;
+static bool sleeps(char state) {
+    return state == 'S' || state == 'D' || state == 'T' || state == 't';
+}
+
+/* Threads that want a CPU but have no P; those of which nothing is known are taken to. */
+static uint32_t computing(int64_t now) {
+    if (now - spares.counted_at < COUNT_NS)
+        return spares.counted;
+    spares.counted = 0;
+    spares.counted_at = now;
     for (uint32_t i = 0; i < rt.nms; i++)
-        n += rt_load_relaxed(&rt.ms[i].away) && rt_sys_thread_state(rt.ms[i].tid) == 'R';
-    return n;
+        if (rt_load_relaxed(&rt.ms[i].away) && !sleeps(rt_sys_thread_state(rt.ms[i].tid)))
+            spares.counted++;
+    return spares.counted;
 }
 
 /* A thread that has used no CPU either sleeps in the kernel, or was not given one: then another
@@ -191,7 +226,8 @@ enum hog { NO_CPU, COMPUTES, SLEEPS };
 static enum hog kind_of_hog(const struct rt_m *m, int64_t cpu_before) {
     if (rt_sys_thread_cpu(m->thread) - cpu_before >= GRACE_NS / 2)
         return COMPUTES;
-    return rt_sys_thread_state(m->tid) == 'R' ? NO_CPU : SLEEPS;
+    char state = rt_sys_thread_state(m->tid);
+    return state == 'R' ? NO_CPU : sleeps(state) ? SLEEPS : COMPUTES;
 }
 
 static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
@@ -199,11 +235,13 @@ static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
     if (kind == NO_CPU)
         return;
     bool noted = !h->told && rt_long_run_note(p, h->progress);
-    bool room = kind == SLEEPS || rt_retake_away() < rt.procs || computing() < rt.procs;
+    bool room = kind == SLEEPS || now - h->since >= RT_SLICE_NS ||
+                rt_retake_away() < rt.procs || computing(now) < rt.procs;
     bool taken = room && rt_retake(p, h->progress);
     if (noted)
         rt_long_run_tell(now - h->since, kind == SLEEPS, taken);
     h->told |= noted;
+    spares.counted += taken && kind == COMPUTES;
     if (taken)
         *h = (struct rt_hog){0};
 }
@@ -233,13 +271,18 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
 void rt_retake_spare(void) {
     bool strict = rt.flags & GO_STRICT; /* then they are for go_lock_thread alone */
     bool plenty = !strict && rt_load_relaxed(&rt.threads_left) >= RT_ROOM_FOR_A_SPARE;
-    uint32_t there = rt.nms - rt.procs - rt_retake_away() - rt_load_relaxed(&spares.failed);
-    if (there != 0 || rt.nms == rt.max_ms || (!rt_load_relaxed(&spares.wanted) && !plenty))
+    uint32_t there = rt.nms - rt.procs - rt_retake_away() - rt_load_relaxed(&spares.gone);
+    if (there != 0 || (!rt_load_relaxed(&spares.wanted) && !plenty))
         return;
     int64_t now = rt_sys_now();
     rt_store_relaxed(&spares.wanted, false); /* the next who wants one says so again */
-    if (now - spares.failed_at >= TRY_AGAIN_NS && rt_worker_start_spare() != 0)
-        spares.failed_at = now;
+    if (now - rt_load_relaxed(&spares.failed_at) < TRY_AGAIN_NS)
+        return;
+    int err = rt_worker_start_spare();
+    if (err < 0)
+        rt_store_relaxed(&spares.failed_at, now);
+    else if (err == RT_WORKER_AGAIN)
+        rt_fetch_add_relaxed(&spares.gone, -1u);
 }
 
 uint32_t rt_retake_away(void) {
@@ -250,7 +293,7 @@ uint32_t rt_retake_away(void) {
 }
 
 uint32_t rt_retake_threads(void) {
-    return rt_load_relaxed(&rt.nms) - rt_load_relaxed(&spares.failed);
+    return rt_load_relaxed(&rt.nms) - rt_load_relaxed(&spares.gone);
 }
 
 /* ---- go_lock_thread: a G that has given its P away, and sleeps on its note ------------------- */

@@ -39,11 +39,12 @@ uint32_t rt_retake_away(void);
 uint32_t rt_retake_threads(void);
 
 /* m has lost its P, and its G has left it: serve as a spare. Own thread, outside, scheduler stack.
- * True: it has a P. False: the runtime stops. */
+ * True: it has a P. False: the runtime stops, or it is not needed. */
 bool rt_spare_wait(struct rt_m *m);
 void rt_spares_start(void);
-/* One that was started cannot begin. */
+/* One that was started cannot begin; on its own thread. */
 void rt_spare_failed(void);
+extern int64_t rt_spare_keep_ns; /* how long one without work stays; tests make it less */
 /* The runtime stops: all spares end. */
 void rt_spares_end(void);
 

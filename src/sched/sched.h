@@ -259,6 +259,8 @@ struct rt_m {
     uint32_t away;          /* runs on without a P */
     uint32_t locked;        /* go_lock_thread, nested; own thread */
     uint32_t end;           /* a spare shall end */
+    uint32_t gone;          /* its thread has ended before the stop: the place is free again */
+    bool joined;            /* sysmon's, then the stop's */
     int tid;                /* written before the first run */
 } __attribute__((aligned(RT_CACHE_LINE)));
 

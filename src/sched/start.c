@@ -136,9 +136,8 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
         opt = &defaults;
     if (opt->size < sizeof *opt || opt->procs > RT_MAX_PROCS || (opt->flags & ~GO_STRICT))
         return -EINVAL;
-    rt.procs = opt->procs ? opt->procs : env->procs ? env->procs : rt_sys_cpus();
-    if (rt.procs > RT_MAX_PROCS)
-        rt.procs = RT_MAX_PROCS;
+    uint32_t procs = opt->procs ? opt->procs : env->procs ? env->procs : rt_sys_cpus();
+    rt_store_relaxed(&rt.procs, procs < RT_MAX_PROCS ? procs : RT_MAX_PROCS); /* spin.h reads it */
     rt.max_threads = opt->max_threads ? opt->max_threads : rt.procs + MORE_THREADS;
     if (rt.max_threads < rt.procs + 1)
         return -EINVAL;

@@ -102,7 +102,7 @@ static int64_t tick(struct seen *seen) {
         rt_poller->poll(NULL, true, &ready);
         rt_globq_push(&ready);
     }
-    bool help = rt_globq_size() != 0;
+    bool help = rt_globq_size() != 0 || rt_load_relaxed(&rt.nobody->timer_when) <= now;
     for (uint32_t i = 0; i < rt.procs; i++)
         help |= look_at(&rt.ps[i], &seen[i], now);
     if (help)
@@ -138,7 +138,10 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 static uint64_t suspicion(bool *but_for_threads) {
     struct rt_pool_counts pool = rt_pool_counts();
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
-        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0 || rt_retake_away() != 0)
+        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0)
+        return 0;
+    *but_for_threads = rt_retake_away() != 0; /* nobody tells when it comes back and parks */
+    if (*but_for_threads)
         return 0;
     bool timed = false; /* an entry in a heap may be of a wait that is long over */
     if (rt_timer_earliest_any() != INT64_MAX)

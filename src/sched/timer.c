@@ -28,7 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 32 };
+enum { MIN_CAP = 64, SWEEP_MIN = 256, DUE_BATCH = 32, VISIT_TRIES = 10 };
+static const int64_t VISIT_NAP_NS = 20 * 1000;
 
 /* ---- the heap; owner or behind the gate ------------------------------------------------------ */
 
@@ -157,8 +158,11 @@ int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
 /* The gate of nobody's P is a plain lock: its M is always outside. Those who hold it wait for
  * nothing. */
 static struct rt_p *visit_nobody(void) {
-    while (!rt_gate_try_p(rt.nobody))
-        rt_sys_yield();
+    for (int i = 0; !rt_gate_try_p(rt.nobody); i++)
+        if (i < VISIT_TRIES)
+            rt_sys_yield();
+        else
+            rt_sys_nap(VISIT_NAP_NS); /* its holder has lost its CPU */
     return rt.nobody;
 }
 

@@ -2,7 +2,8 @@
  *
  * The first ones are started together. Each sets up its netpoller and reports; when all have, they
  * are let into the scheduler loop, or all are ended again. A spare that comes later and cannot set
- * up its netpoller just ends, and its place stays empty. */
+ * up its netpoller just ends, as one that is not needed any more does: the place of such an M is
+ * used again for the next. */
 #include "sched/worker.h"
 
 #include "base/lock.h"
@@ -60,6 +61,12 @@ static void worker_end(struct rt_m *m, bool up) {
     rt_tls_m = NULL;
 }
 
+/* Not at the stop: the place is free. */
+static void worker_is_gone(struct rt_m *m) {
+    rt_thread_give();
+    rt_store_release(&m->gone, 1); /* pairs with the acquire in free_place */
+}
+
 static void *worker_main(void *arg) {
     struct rt_m *m = arg;
     int err = worker_begin(m);
@@ -71,20 +78,22 @@ static void *worker_main(void *arg) {
     rt_note_wake(&boot.note);
     while (rt_load_acquire(&boot.go) == 0) /* pairs with the release in rt_workers_release */
         rt_sys_futex_wait(&boot.go, 0, -1);
-    if (rt_load_relaxed(&boot.go) == RUN)
-        rt_proc_run(m);
+    bool gone = rt_load_relaxed(&boot.go) == RUN && rt_proc_run(m);
     worker_end(m, err == 0);
+    if (gone)
+        worker_is_gone(m);
     return NULL;
 }
 
 static void *spare_main(void *arg) {
     struct rt_m *m = arg;
     int err = worker_begin(m);
-    if (err == 0)
-        rt_proc_run(m);
-    else
-        rt_spare_failed();
+    bool gone = err != 0 || rt_proc_run(m);
     worker_end(m, err == 0);
+    if (err)
+        rt_spare_failed();
+    if (gone)
+        worker_is_gone(m);
     return NULL;
 }
 
@@ -95,18 +104,46 @@ static int start_thread(struct rt_m *m, void *(*fn)(void *)) {
     int err = m->alt_stack ? rt_sys_thread(&m->thread, fn, m, name) : -ENOMEM;
     if (err && m->alt_stack)
         rt_sys_unmap(m->alt_stack, ALT_STACK_BYTES);
+    m->joined = err != 0;
     return err;
 }
 
+static void join(struct rt_m *m) {
+    if (m->joined)
+        return;
+    pthread_join(m->thread, NULL);
+    rt_sys_unmap(m->alt_stack, ALT_STACK_BYTES);
+    m->joined = true;
+}
+
+static struct rt_m *free_place(void) {
+    for (uint32_t i = 0; i < rt.nms; i++)
+        if (rt_load_acquire(&rt.ms[i].gone)) /* pairs with the release in worker_is_gone */
+            return &rt.ms[i];
+    return NULL;
+}
+
 int rt_worker_start_spare(void) {
+    struct rt_m *m = free_place();
+    bool again = m != NULL;
+    if (!again && rt.nms == rt.max_ms)
+        return -EAGAIN;
     if (!rt_thread_take())
         return -EAGAIN;
-    int err = start_thread(&rt.ms[rt.nms], spare_main);
-    if (err)
-        rt_thread_give();
+    if (again)
+        join(m);
     else
+        m = &rt.ms[rt.nms];
+    rt_store_relaxed(&m->gone, 0);
+    int err = start_thread(m, spare_main);
+    if (err) {
+        rt_store_relaxed(&m->gone, again);
+        rt_thread_give();
+        return err;
+    }
+    if (!again)
         rt_store_relaxed(&rt.nms, rt.nms + 1);
-    return err;
+    return again ? RT_WORKER_AGAIN : 0;
 }
 
 void rt_workers_release(bool run) {
@@ -122,10 +159,8 @@ static uint32_t workers_up(void) {
 }
 
 void rt_workers_join(uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        pthread_join(rt.ms[i].thread, NULL);
-        rt_sys_unmap(rt.ms[i].alt_stack, ALT_STACK_BYTES);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        join(&rt.ms[i]);
 }
 
 int rt_workers_start(void) {

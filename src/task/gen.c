@@ -226,14 +226,16 @@ static struct rt_stack *take_owner(struct rt_p *p, struct rt_g **credit) {
 }
 
 static struct rt_stack *take_foreign(struct rt_g **credit) {
-    int err = rt_foreign_enter();
+    bool green = rt_m() != NULL; /* whose P was taken; it holds the runtime itself */
+    int err = green ? 0 : rt_foreign_enter();
     if (err)
         return NULL;
     struct rt_stack *s = NULL;
     *credit = rt_g_get(&err);
     if (*credit && !(s = rt_stack_get(rt.stack_class)))
         rt_g_put(*credit);
-    rt_foreign_leave();
+    if (!green)
+        rt_foreign_leave();
     return s;
 }
 
@@ -266,10 +268,11 @@ static void put_back(struct rt_stack *s, struct rt_g *credit) {
         rt_stack_push_owner(m->p, s);
         rt_g_free_owner(m->p, credit);
         rt_gate_leave(m);
-    } else if (rt_foreign_enter() == 0) {
+    } else if (rt_m() || rt_foreign_enter() == 0) {
         rt_stack_put(s);
         rt_g_put(credit);
-        rt_foreign_leave();
+        if (!rt_m())
+            rt_foreign_leave();
     }
 }
 

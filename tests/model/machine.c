@@ -200,8 +200,9 @@ WEAK int rt_cancel_result(struct rt_g *g, int park_result, int64_t own_deadline)
 WEAK void rt_task_ended(struct rt_m *m, struct rt_g *g) {
     (void)m, (void)g;
 }
-WEAK void rt_proc_run(struct rt_m *m) {
+WEAK bool rt_proc_run(struct rt_m *m) {
     (void)m;
+    return false;
 }
 WEAK void rt_idle_start(void) {
 }

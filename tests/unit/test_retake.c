@@ -8,6 +8,7 @@
 #include "sched/retake.h"
 #include "sched/sched.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -266,6 +267,92 @@ Test(retake, a_strict_runtime_takes_none) {
     set(&flag);
     t_stop();
     T_EQ(rt_load_acquire(&other), 1);
+}
+
+static uint32_t gone_by;
+
+static void sleep_briefly(void *arg T_UNUSED) {
+    nanosleep(&(struct timespec){.tv_nsec = 20 * 1000000}, NULL);
+    rt_fetch_add(&gone_by, 1);
+}
+
+/* And their places are used again. */
+GTest(retake, spares_end_when_nobody_needs_them) {
+    rt_store_relaxed(&rt_spare_keep_ns, GO_MILLISECOND);
+    for (uint32_t round = 1; round <= 3; round++) {
+        for (int i = 0; i < 20; i++)
+            T_SPAWN(sleep_briefly, NULL);
+        T_AWAIT(rt_load_acquire(&gone_by) == round * 20);
+        T_AWAIT(rt_retake_threads() <= go_procs() + 2); /* the last stays; its like may just come */
+    }
+}
+
+/* ---- found by a reader ------------------------------------------------------------------------ */
+
+static uint32_t fired;
+
+static void fire(void *arg T_UNUSED) {
+    rt_store_release(&fired, 1);
+}
+
+/* It is armed by a foreign thread. Who sleeps until then is called away, to hog. */
+Test(retake, timers_of_foreign_threads_fire_beside_a_hog) {
+    T_EQ(go_start(NULL), 0);
+    go_timer *t = go_timer_after(20 * GO_MILLISECOND, fire, NULL);
+    T_ASSERT(t != NULL);
+    t_relax();
+    T_SPAWN(hog, &fired);
+    T_AWAIT(rt_load_acquire(&fired));
+    t_stop();
+}
+
+static void park_for_ever_without_p(void *arg T_UNUSED) {
+    lose_p();
+    nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL); /* sysmon sleeps by then */
+    go_chan *c = go_chan_new(0, 0);
+    go_chan_recv(c, NULL);
+    go_chan_free(c);
+}
+
+static void deadlock(void) {
+    int null = open("/dev/null", O_WRONLY);
+    dup2(null, 2);
+    _exit(go_run(park_for_ever_without_p, NULL) == -EDEADLK ? 0 : 1);
+}
+
+Test(retake, a_deadlock_is_told_all_the_same, .timeout = 30) {
+#ifdef T_TSAN
+    (void)deadlock;
+    T_SKIP("TSan has a thread or two of its own, which look like foreign ones");
+#else
+    t_in_child(deadlock);
+#endif
+}
+
+static uint32_t stopping;
+
+static void generator(go_gen *gen, void *arg T_UNUSED) {
+    go_gen_yield(gen, gen);
+}
+
+static void generate_while_stopping(void *arg T_UNUSED) {
+    void *value;
+    lose_p();
+    set(&stopping);
+    while (rt_load_relaxed(&rt.state) != RT_STOPPING)
+        rt_cpu_relax();
+    go_gen *gen = go_gen_new(generator, NULL);
+    T_ASSERT(gen != NULL);
+    T_EQ(go_gen_next(gen, &value), 0);
+    T_EQ(value, gen);
+    T_EQ(go_gen_close(gen), 0);
+}
+
+Test(retake, without_a_p_generators_work_to_the_end) {
+    T_EQ(go_start(NULL), 0);
+    T_SPAWN(generate_while_stopping, NULL);
+    T_AWAIT(rt_load_acquire(&stopping));
+    t_stop();
 }
 
 /* ---- go_on_long_run -------------------------------------------------------------------------- */

@@ -1,0 +1,131 @@
+/* retake: what hangs on a thread whose P was taken. */
+#include "net.h"
+
+#include "base/atomic.h"
+#include "netpoll/fd.h"
+#include "sched/retake.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+
+/* Spins outside the runtime until its own P was taken. */
+static void lose_p(void) {
+    struct rt_m *m = rt_m();
+    while (!rt_gate_is_shut(m)) {
+        struct rt_p *p = rt_load_relaxed(&m->p);
+        rt_cpu_relax();
+        rt_retake(p, rt_progress_any(p));
+    }
+}
+
+static int ends[2];
+
+static void *read_until_q(void *arg) {
+    for (char c = 0; c != 'q';)
+        T_EQ(go_read(ends[0], &c, 1), 1);
+    return arg;
+}
+
+static void lose_and_yield(void *arg) {
+    lose_p();
+    go_yield();
+    rt_fetch_add((uint32_t *)arg, 1);
+}
+
+/* Its poll hangs on a worker's ring, which drops it when the worker becomes a spare. */
+Test(retake, a_foreign_thread_waits_on) {
+    uint32_t over = 0;
+    pthread_t t;
+    T_EQ(go_start(NULL), 0);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    T_EQ(pthread_create(&t, NULL, read_until_q, NULL), 0);
+    for (uint32_t i = 0; i < T_SCALE(100); i++) {
+        T_EQ(go_spawn(lose_and_yield, &over), 0);
+        while (rt_load_acquire(&over) == i)
+            usleep(50);
+    }
+    T_EQ(write(ends[1], "xq", 2), 2);
+    T_EQ(pthread_join(t, NULL), 0);
+    T_EQ(go_stop(10 * GO_SECOND), 0);
+}
+
+/* ---- closed descriptors are let go ----------------------------------------------------------- */
+
+enum { MANY = 2000 };
+static int pairs[MANY][2], npairs;
+static go_waitgroup readers;
+static uint32_t reading;
+
+static void read_one(void *arg) {
+    char c;
+    rt_fetch_add(&reading, 1);
+    T_EQ(go_read(*(int *)arg, &c, 1), -EBADF);
+    go_waitgroup_done(&readers);
+}
+
+static void close_all(void *arg) {
+    (void)arg;
+    for (npairs = 0; npairs < T_SCALE(MANY); npairs++) {
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[npairs]), 0);
+        go_waitgroup_add(&readers, 1);
+        T_EQ(go_spawn(read_one, &pairs[npairs][0]), 0);
+    }
+    net_wait_parked(npairs);
+    lose_p(); /* they were polled by this thread as by any other */
+    for (int i = 0; i < npairs; i++)
+        T_EQ(go_close(pairs[i][0]), 0);
+    T_EQ(go_waitgroup_wait(&readers), 0);
+    for (int i = 0; i < npairs; i++) {
+        char c;
+        T_EQ(go_read(pairs[i][1], &c, 1), 0); /* the end, or the test hangs */
+        T_EQ(go_close(pairs[i][1]), 0);
+    }
+}
+
+Test(retake, what_is_closed_is_let_go) {
+    struct rlimit limit = {2 * MANY + 1000, 2 * MANY + 1000};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        T_SKIP("no %d descriptors here", 2 * MANY);
+    RUN(close_all);
+}
+
+/* ---- descriptors used up --------------------------------------------------------------------- */
+
+static void sleep_in_kernel(void *arg) {
+    char c;
+    T_EQ(read(*(int *)arg, &c, 1), 1); /* not gort's: it blocks the thread */
+}
+
+static void *identity(void *arg) {
+    return arg;
+}
+
+/* No spare gets a ring, so none begins; that takes no thread from anybody. */
+static void without_descriptors(void *arg) {
+    (void)arg;
+    int end[2], hoard[400], n = 0;
+    void *result = NULL;
+    T_EQ(pipe(end), 0);
+    while (n < 400 && (hoard[n] = dup(0)) >= 0)
+        n++;
+    T_ASSERT(n < 400);
+    for (int i = 0; i < 2; i++)
+        T_EQ(go_spawn(sleep_in_kernel, &end[0]), 0);
+    usleep(200000); /* many ticks; in the kernel, too */
+    uint32_t left = rt_load_relaxed(&rt.threads_left);
+    while (n > 0)
+        close(hoard[--n]);
+    T_EQ(write(end[1], "xx", 2), 2);
+    T_ASSERT(left + 4 >= 64 - 1, "%u threads left", left);
+    T_EQ(go_blocking(identity, &result, &result), 0);
+    T_EQ(result, &result);
+    close(end[0]);
+    close(end[1]);
+}
+
+Test(retake, without_descriptors_no_thread_is_lost) {
+    NET_ONE_HEAP();
+    struct rlimit limit = {(rlim_t)t_usage().fds + 40 + 2 * (rlim_t)t_procs(), 4096};
+    T_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    RUN(without_descriptors);
+}
