@@ -287,7 +287,7 @@ GTest(retake, spares_end_when_nobody_needs_them) {
     }
 }
 
-/* ---- found by a reader ------------------------------------------------------------------------ */
+/* ---- found by a reader ----------------------------------------------------------------------- */
 
 static uint32_t fired;
 
