@@ -68,7 +68,7 @@ var benches = map[string]bench{
 	"idleconn":   {n: 10_000, once: true, run: benchIdleconn},
 	// Go has no other way to wait for a connection: the same.
 	"idleconn_when": {n: 10_000, once: true, run: benchIdleconn},
-	"preempt":       {n: 1, once: true, run: func(int) outcome { return benchPreempt(seconds) }},
+	"preempt":       {n: 2_000, once: true, run: benchPreempt},
 }
 
 var servers = map[string]func(address string) error{
@@ -78,8 +78,7 @@ var servers = map[string]func(address string) error{
 	"mixed":    serveMixed,
 }
 
-var seconds = 2 // of preempt
-var cases = 4   // of select4
+var cases = 4 // of select4
 var switchTasks = 2
 
 func fail(status int, format string, args ...any) {
@@ -111,7 +110,7 @@ func usage() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [seconds=S] [cases=C] [tasks=T]\nnames: %s", strings.Join(names, " "))
+	fail(2, "usage: go-bench NAME [--procs P] [--n N] [port=N] [cases=C] [tasks=T]\nnames: %s", strings.Join(names, " "))
 }
 
 func main() {
@@ -130,13 +129,10 @@ func main() {
 			args = args[1:]
 			value = args[0]
 		}
-		if key != "procs" && key != "n" && key != "port" && key != "seconds" && key != "cases" && key != "tasks" {
+		if key != "procs" && key != "n" && key != "port" && key != "cases" && key != "tasks" {
 			fail(2, "unknown argument %q", key)
 		}
 		opt[key] = number(key, value)
-	}
-	if opt["seconds"] > 0 {
-		seconds = opt["seconds"]
 	}
 	if opt["tasks"] > 0 {
 		switchTasks = opt["tasks"]

@@ -200,8 +200,8 @@ func benchMem(n int) outcome {
 	return outcome{ops: n, took: spawned, extra: []field{{"bytes_per_task", perTask}}}
 }
 
-// benchPreempt: one hog on each P and a sleeper that wants to be on time.
-func benchPreempt(seconds int) outcome {
+// benchPreempt: one hog on each P for ms, and a sleeper that wants to be on time.
+func benchPreempt(ms int) outcome {
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -211,7 +211,7 @@ func benchPreempt(seconds int) outcome {
 		})
 	}
 	var late []time.Duration
-	for begin := time.Now(); time.Since(begin) < time.Duration(seconds)*time.Second; {
+	for begin := time.Now(); time.Since(begin) < time.Duration(ms)*time.Millisecond; {
 		start := time.Now()
 		time.Sleep(time.Millisecond)
 		late = append(late, time.Since(start)-time.Millisecond)

@@ -26,7 +26,7 @@ struct bench_args {
     int64_t hogs;        /* preempt: 0: as many as procs */
     int64_t tasks;       /* switch: how many */
     int64_t cases;       /* select4: how many channels */
-    int64_t checkpoint;  /* mixed: 1: /burn calls go_checkpoint, 0: it never calls the runtime */
+    int64_t checkpoint;  /* mixed: 1: /burn calls go_checkpoint; 0: it never calls the runtime */
 };
 
 struct bench_extra {
@@ -71,6 +71,7 @@ extern const struct bench bench_scope[];
 extern const struct bench bench_compute[];
 extern const struct bench bench_gen[];
 extern const struct bench bench_timers_mem[];
+extern const struct bench bench_hogs[];
 extern const struct bench bench_idleconn[];
 extern const struct bench bench_servers[];
 
@@ -83,6 +84,8 @@ void bench_add_extra(struct bench_run *run, const char *name, double value);
 
 /* Say what is wrong on stderr and end the process with status 1, from any thread. */
 _Noreturn void bench_die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+void bench_sort(int64_t *values, size_t count);
 
 /* Sort late_ns and add its median, 99th percentile and maximum under these names (literals), in
  * us. */

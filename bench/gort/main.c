@@ -18,7 +18,7 @@ enum { REPS_DEFAULT = 3, REPS_MAX = 1000, EXIT_USAGE = 2, WARM_SHARE = 10 };
 
 static const struct bench *const families[] = {
     bench_switch_spawn, bench_chan, bench_locks, bench_scope, bench_compute, bench_gen,
-    bench_timers_mem, bench_idleconn, bench_servers,
+    bench_timers_mem, bench_hogs, bench_idleconn, bench_servers,
 };
 
 void bench_die(const char *fmt, ...)
@@ -96,13 +96,18 @@ static int compare_int64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+void bench_sort(int64_t *values, size_t count)
+{
+    qsort(values, count, sizeof *values, compare_int64);
+}
+
 void bench_add_lateness(struct bench_run *run, const char *const names[3], int64_t *late_ns,
                         size_t count)
 {
     /* Nearest rank: the smallest sample that so many per cent do not exceed. */
     const size_t rank[3] = {(count * 50 + 99) / 100, (count * 99 + 99) / 100, count};
 
-    qsort(late_ns, count, sizeof *late_ns, compare_int64);
+    bench_sort(late_ns, count);
     for (int i = 0; i < 3; i++)
         bench_add_extra(run, names[i], (double)late_ns[rank[i] - 1] / 1e3);
 }
@@ -237,7 +242,6 @@ static const struct bench *parse_args(int argc, char **argv, struct bench_args *
         .addr = "127.0.0.1",
         .tasks = 2,
         .cases = 4,
-        .checkpoint = 1,
     };
     for (int i = 2; i < argc; i++) {
         if ((text = option_text("--procs", argc, argv, &i)))
@@ -301,7 +305,7 @@ static void print_json(const struct bench *b, unsigned procs, const struct bench
     if (best->steals >= 0)
         printf(",\"steals\":%" PRId64, best->steals);
     for (unsigned i = 0; i < best->extras; i++)
-        printf(",\"%s\":%.1f", best->extra[i].name, best->extra[i].value);
+        printf(",\"%s\":%.2f", best->extra[i].name, best->extra[i].value);
     printf("}\n");
 }
 

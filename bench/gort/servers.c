@@ -78,11 +78,11 @@ static int64_t thread_cpu_ns(void)
 
 static void burn_calibrate(void)
 {
-    const uint64_t blocks = 10000;
+    const uint64_t blocks = 1000;
     uint64_t x = 1;
     int64_t best = INT64_MAX;
 
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 20; i++) {
         int64_t start = thread_cpu_ns();
 
         for (uint64_t b = 0; b < blocks; b++)

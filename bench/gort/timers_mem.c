@@ -1,13 +1,11 @@
-/* timers_mem.c - tasks that wait: how late they wake, what they weigh, how hogs hold them up. */
+/* timers_mem.c - tasks that wait: how late they wake, what they weigh. */
 #include "bench.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* timers: lateness is what passes between the moment a sleep should have ended and the moment the
@@ -149,89 +147,6 @@ static void bench_run_mem(struct bench_run *run)
     bench_add_extra(run, "page_table_bytes", (double)tables);
 }
 
-/* preempt: hogs that never call the runtime hold every P; a task that sleeps 1 ms again and again
- * must get on beside them, and a plain thread does the same at the same time, for comparison. The
- * thread also ends the hogs, so that the bench ends where nothing preempts them: the task is then
- * late by the whole time. */
-
-struct preempt {
-    atomic_bool stop;
-    int64_t end; /* on go_now()'s clock */
-    size_t room; /* samples in each of the arrays */
-    int64_t *task_late_ns;
-    size_t task_count;
-    int64_t *plain_late_ns;
-    size_t plain_count;
-    go_waitgroup done;
-};
-
-static void hog(void *arg)
-{
-    struct preempt *p = arg;
-
-    while (!atomic_load_explicit(&p->stop, memory_order_relaxed))
-        ;
-    go_waitgroup_done(&p->done);
-}
-
-static void preempt_sleeper(void *arg)
-{
-    struct preempt *p = arg;
-
-    while (go_now() < p->end && p->task_count < p->room) {
-        int64_t due = go_now() + GO_MILLISECOND;
-
-        MUST(go_sleep(GO_MILLISECOND));
-        p->task_late_ns[p->task_count++] = go_now() - due;
-    }
-    go_waitgroup_done(&p->done);
-}
-
-static void *plain_sleeper(void *arg)
-{
-    static const struct timespec millisecond = {0, 1000000};
-    struct preempt *p = arg;
-
-    while (go_now() < p->end && p->plain_count < p->room) {
-        int64_t due = go_now() + GO_MILLISECOND;
-
-        if (clock_nanosleep(CLOCK_MONOTONIC, 0, &millisecond, NULL) == 0)
-            p->plain_late_ns[p->plain_count++] = go_now() - due;
-    }
-    atomic_store_explicit(&p->stop, true, memory_order_relaxed);
-    return NULL;
-}
-
-static void bench_run_preempt(struct bench_run *run)
-{
-    static const char *const task_names[] = {"p50_us", "p99_us", "max_us"};
-    static const char *const plain_names[] = {"plain_p50_us", "plain_p99_us", "plain_max_us"};
-    int hogs = run->args->hogs ? (int)run->args->hogs : (int)go_procs();
-    struct preempt p = {.room = (size_t)run->n + 1}; /* one for each ms */
-    pthread_t plain;
-
-    p.task_late_ns = MUST_GET(calloc(p.room, sizeof *p.task_late_ns));
-    p.plain_late_ns = MUST_GET(calloc(p.room, sizeof *p.plain_late_ns));
-    p.end = go_now() + run->n * GO_MILLISECOND;
-    go_waitgroup_add(&p.done, hogs + 1);
-    bench_begin(run);
-    MUST(-pthread_create(&plain, NULL, plain_sleeper, &p));
-    MUST(go_spawn(preempt_sleeper, &p));
-    go_yield(); /* it sleeps before the hogs come */
-    for (int i = 0; i < hogs; i++)
-        MUST(go_spawn(hog, &p));
-    MUST(go_waitgroup_wait(&p.done));
-    MUST(-pthread_join(plain, NULL));
-    bench_end(run, (int64_t)p.task_count);
-    if (p.task_count == 0 || p.plain_count == 0)
-        bench_die("preempt: nobody slept");
-    bench_add_lateness(run, task_names, p.task_late_ns, p.task_count);
-    run->ns_per_op = (double)p.task_late_ns[p.task_count / 2]; /* the median: it is no throughput */
-    bench_add_lateness(run, plain_names, p.plain_late_ns, p.plain_count);
-    free(p.task_late_ns);
-    free(p.plain_late_ns);
-}
-
 const struct bench bench_timers_mem[] = {
     {.name = "timers",
      .what = "n tasks sleep a random 1-50 ms, 5 times",
@@ -247,12 +162,5 @@ const struct bench bench_timers_mem[] = {
      .procs = 1,
      .once = true,
      .run = bench_run_mem},
-    {.name = "preempt",
-     .what = "hogs on every P beside a task that sleeps 1 ms, for n ms; hogs=COUNT",
-     .keys = "hogs ",
-     .n = 2000,
-     .n_max = 3600000,
-     .once = true,
-     .run = bench_run_preempt},
     {0},
 };
