@@ -31,7 +31,9 @@ GO_MIN = (1, 25)
 MAX_ROUNDS = 5
 
 # n, quick_n: size of the work, None = the programs' own. key: the JSON field that is compared, and
-# unit how it is shown. procs: the only count that makes sense, None = those asked for.
+# unit how it is shown. procs: the only count that makes sense, None = those asked for, MOST = the
+# largest of them.
+MOST = -1
 Bench = namedtuple("Bench", "name what n quick_n procs key unit default")
 BENCHES = [
     Bench("switch", "yield", 2_000_000, 500_000, 1, "ns_per_op", "ns", True),
@@ -57,7 +59,8 @@ BENCHES = [
     Bench("mem", "memory of a parked task", 100_000, 100_000, 1, "bytes_per_task", "B", True),
     Bench("idleconn", "an idle connection, reader", 9_000, 2_000, None, "bytes_per_conn", "B", False),
     Bench("idleconn_when", "the same, go_spawn_when", 9_000, 2_000, None, "bytes_per_conn", "B", False),
-    Bench("preempt", "1 ms sleep beside hogs, p99 late", None, None, None, "p99_us", "us", False),
+    Bench("preempt", "1 ms sleep beside hogs, p99 late", 2_000, 500, MOST, "p99_us", "us", True),
+    Bench("checkpoint", "go_checkpoint less the loop", 20_000_000, 5_000_000, 1, "ns_per_op", "ns", False),
 ]
 
 # Server benches; pinned: the server has one core for itself and the load generator another.
@@ -66,7 +69,7 @@ SERVERS = [
     Server("echo", "TCP echo, CPU a request", "echo", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("http", "HTTP server, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("http_raw", "HTTP by hand, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
-    Server("mixed", "1% burn 5 ms: p99 of the others", "http", 8, 1, False, "p99_us", "us", False),
+    Server("mixed", "1% burn 5 ms: p99 of the others", "http", 8, 1, False, "p99_us", "us", True),
 ]
 BODY = "Hello, World!"
 
@@ -322,6 +325,11 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
     return {"runtime": peer.name, "bench": bench.name, "procs": procs, **result}
 
 
+def plain_thread(run):
+    """What preempt says of the thread that it measures for comparison; None in other runs."""
+    return {k: run["plain_" + k] for k in ("p50_us", "p99_us", "max_us")} if run and "plain_p99_us" in run else None
+
+
 class Row:
     """One line of the table: a bench at a number of procs, and what each peer did in each round."""
 
@@ -427,6 +435,21 @@ def print_columns(lines):
         print("  ".join(cells).rstrip())
 
 
+def print_sleepers(rows, peers):
+    """preempt: how late who is, beside as many hogs, and how much of that the machine does by itself."""
+    table = [["1 ms sleep beside hogs", "procs", "p50 us", "p99 us", "max us", "p99 : plain thread"]]
+    for row in (r for r in rows if r.bench.name == "preempt"):
+        plain = plain_thread(row.best("gort"))
+        sleepers = [(peer.label, row.best(peer.name)) for peer in peers] + [("plain thread", plain)]
+        for label, late in sleepers:
+            if late:
+                ratio = f"{late['p99_us'] / plain['p99_us']:.2f}" if plain and late is not plain else ""
+                table.append([label, str(row.procs), *(f"{late[k]:,.0f}" for k in ("p50_us", "p99_us", "max_us")), ratio])
+    if len(table) > 1:
+        print()
+        print_columns(table)
+
+
 def print_tables(rows, peers, rounds):
     have_go = any(p.name == "go" for p in peers)
     head = ["bench", "procs", "gort"] + (["Go", "gort is", "(min - max)" if rounds > 1 else ""] if have_go else []) + ["CPU s", "steals"]
@@ -451,6 +474,7 @@ def print_tables(rows, peers, rounds):
         print("gort is so many times better than Go: Go's best over gort's best" + spread)
     print("CPU s: user and system time of the best repetition" + (", gort / Go." if have_go else "."))
 
+    print_sleepers(rows, peers)
     servers = [r for r in rows if r.is_server() and r.results]
     if not servers:
         return
@@ -461,6 +485,9 @@ def print_tables(rows, peers, rounds):
             if best:
                 table.append([row.bench.name, peer.label, f"{best['rps']:,.0f}", f"{best['server_cpu_us_per_req']:.2f}",
                               *(f"{best[p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us"))])
+            if best and row.bench.burn:
+                table.append(["", f"{peer.label}, its burns", f"{best['burns'] / best['duration_s']:,.0f}", "",
+                              *(f"{best['burn_' + p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us"))])
     print()
     print_columns(table)
     kinds = ", ".join(f"{r.bench.name} {r.bench.conns} connections" for r in servers)
@@ -492,6 +519,7 @@ def report(rows, peers, machine, rounds):
         out["rows"].append({
             "bench": row.bench.name, "procs": row.procs, "compared": row.bench.key, "unit": row.bench.unit,
             "best": {p.name: row.value(p.name) for p in peers if p.name in row.results},
+            "plain_thread": plain_thread(row.best("gort")),
             "go_over_gort": dict(zip(("best", "min", "max"), ratio)) if ratio else None,
             "rounds": row.results,
         })
@@ -506,6 +534,9 @@ def report(rows, peers, machine, rounds):
         for row in members:
             bars = [(p.name, p.label, row.value(p.name), show(row.value(p.name), row.bench.unit))
                     for p in peers if row.value(p.name)]
+            plain = plain_thread(row.best("gort"))
+            if plain:
+                bars.append(("plain", "plain thread", plain["p99_us"], show(plain["p99_us"], row.bench.unit)))
             ratio = row.ratios()
             if bars:
                 lines.append(chart.Line(row.bench.name, row.bench.what, row.procs, bars, ratio[0] if ratio else None))
@@ -558,6 +589,10 @@ def parse_options():
     return o
 
 
+def procs_of(bench, asked):
+    return asked if bench.procs is None else [max(asked)] if bench.procs == MOST else [bench.procs]
+
+
 def run_scale(peers, machine):
     began = time.monotonic()
     try:
@@ -587,7 +622,7 @@ def main():
                 die(f"{peer.program} is missing; run me without --no-build")
             notice(f"{peer.program.name} was not built: skipped")
             peers.remove(peer)
-    rows = [Row(b, procs) for b in BENCHES if b.name in o.only for procs in ([b.procs] if b.procs else o.procs)]
+    rows = [Row(b, procs) for b in BENCHES if b.name in o.only for procs in procs_of(b, o.procs)]
     for s in SERVERS:
         if s.name in o.only:
             # mixed is about what a second core is good for; the others have one core each.
