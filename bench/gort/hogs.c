@@ -2,7 +2,6 @@
  * costs to call go_checkpoint instead. */
 #include "bench.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
