@@ -15,6 +15,8 @@ struct config {
     bool http;
     size_t size; /* echo: bytes of a message */
     double burn_percent;
+    double rate; /* requests a second of all threads, 0: as fast as the answers come */
+    unsigned threads;
     const char *path, *expect;
     /* Both set before `go` lets the workers run: the measured window, in CLOCK_MONOTONIC ns. */
     int64_t begin, end;

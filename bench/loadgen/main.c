@@ -1,8 +1,9 @@
 /* main.c - gort-loadgen: measures a server on this machine and checks every byte that it answers.
  *
- * Closed loop: `conns` connections, each with one request under way. Half a second of warm-up, then
- * the measured window, then a short drain in which what was sent must still be answered. One line
- * of JSON on stdout. This thread only sleeps to the edges of the window and reads the server's CPU
+ * Closed loop: `conns` connections, each with one request under way; --rate makes them wait for
+ * their turns, to compare servers at the same throughput. Half a second of warm-up, then the
+ * measured window, then a short drain in which what was sent must still be answered. One line of
+ * JSON on stdout. This thread only sleeps to the edges of the window and reads the server's CPU
  * clock there; CLOCK_PROCESS_CPUTIME_ID of another process counts in ns and includes threads that
  * have ended, which /proc/PID/task does not. Exit status: 0 no error, 1 errors counted, 2 bad
  * arguments, 3 could not measure.
@@ -28,6 +29,7 @@ static const char help[] =
     "  --path /PATH        what to GET (/)\n"
     "  --expect TEXT       the body that every answer must have (else: the first answer's)\n"
     "  --burn-percent X    send /burn in X of 100 requests, and keep their times apart (0)\n"
+    "  --rate N            requests a second at most (0: as many as are answered)\n"
     "  --threads N         (1)\n"
     "  --server-pid PID    add the server's CPU time\n";
 
@@ -87,28 +89,36 @@ struct options {
 };
 
 static void parse_options(int argc, char **argv, struct options *o, struct config *f) {
-    enum { PORT, CONNS, DURATION, WARMUP, SIZE, BURN, THREADS, SERVER, PATH, EXPECT, PROTO, HELP };
+    enum {
+        PORT,
+        CONNS,
+        DURATION,
+        WARMUP,
+        SIZE,
+        BURN,
+        RATE,
+        THREADS,
+        SERVER,
+        PATH,
+        EXPECT,
+        PROTO,
+        HELP
+    };
     static const struct option options[] = {
-        {"port", 1, 0, PORT},
-        {"conns", 1, 0, CONNS},
-        {"duration", 1, 0, DURATION},
-        {"warmup", 1, 0, WARMUP},
-        {"size", 1, 0, SIZE},
-        {"burn-percent", 1, 0, BURN},
-        {"threads", 1, 0, THREADS},
-        {"server-pid", 1, 0, SERVER},
-        {"path", 1, 0, PATH},
-        {"expect", 1, 0, EXPECT},
-        {"proto", 1, 0, PROTO},
-        {"help", 0, 0, HELP},
-        {0},
+        {"port", 1, 0, PORT},         {"conns", 1, 0, CONNS},
+        {"duration", 1, 0, DURATION}, {"warmup", 1, 0, WARMUP},
+        {"size", 1, 0, SIZE},         {"burn-percent", 1, 0, BURN},
+        {"rate", 1, 0, RATE},         {"threads", 1, 0, THREADS},
+        {"server-pid", 1, 0, SERVER}, {"path", 1, 0, PATH},
+        {"expect", 1, 0, EXPECT},     {"proto", 1, 0, PROTO},
+        {"help", 0, 0, HELP},         {0},
     };
     static const struct {
         double min, max;
     } range[] = {
-        [PORT] = {1, 65535},   [CONNS] = {1, 1e6},      [DURATION] = {0.01, 86400},
-        [WARMUP] = {0, 3600},  [SIZE] = {1, 1 << 24},   [BURN] = {0, 100},
-        [THREADS] = {1, 1024}, [SERVER] = {1, 1 << 30},
+        [PORT] = {1, 65535},  [CONNS] = {1, 1e6},    [DURATION] = {0.01, 86400},
+        [WARMUP] = {0, 3600}, [SIZE] = {1, 1 << 24}, [BURN] = {0, 100},
+        [RATE] = {0, 1e6},    [THREADS] = {1, 1024}, [SERVER] = {1, 1 << 30},
     };
     int opt, which;
 
@@ -134,6 +144,9 @@ static void parse_options(int argc, char **argv, struct options *o, struct confi
             break;
         case BURN:
             f->burn_percent = v;
+            break;
+        case RATE:
+            f->rate = v;
             break;
         case THREADS:
             o->threads = (unsigned)v;
@@ -234,6 +247,7 @@ int main(int argc, char **argv) {
         setrlimit(RLIMIT_NOFILE, &files);
     }
 
+    f.threads = o.threads;
     struct worker *workers = start_workers(&f, &o);
     f.begin = now_ns() + (int64_t)(o.warmup * 1e9);
     f.end = f.begin + (int64_t)(o.duration * 1e9);

@@ -5,6 +5,9 @@
  * and its share of an epoll_wait for each request. The clock is read once for each answer: that
  * moment ends one request and begins the next, so a request's time includes checking the answer
  * before it (well under a microsecond) and the whole time in the socket.
+ *
+ * With a rate a timer deals out turns, and a connection needs one for each request. Turns that find
+ * no free connection are kept: what a server owes it must catch up with.
  */
 #include "loadgen.h"
 
@@ -17,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,6 +47,8 @@ struct loop {
     struct worker *w;
     struct config *config;
     int epoll;
+    int timer; /* deals out turns; -1: no rate */
+    uint64_t turns;
     unsigned alive, waiting;
     uint64_t random;
     struct request requests[2];
@@ -140,6 +146,10 @@ static void conn_begin(struct loop *l, struct conn *c, int64_t now) {
 
     if (now >= f->end || c->fd < 0)
         return;
+    if (l->timer >= 0 && l->turns-- == 0) {
+        l->turns = 0; /* it waits for one */
+        return;
+    }
     if (f->http) {
         c->kind =
             f->burn_percent > 0 && (double)(next_random(l) >> 11) * 0x1p-53 * 100 < f->burn_percent
@@ -220,6 +230,30 @@ static void conn_receive(struct loop *l, struct conn *c) {
     }
 }
 
+static void take_turns(struct loop *l) {
+    uint64_t expired;
+
+    if (read(l->timer, &expired, sizeof expired) == sizeof expired)
+        l->turns += expired;
+    for (unsigned i = 0; l->turns && i < l->w->conns; i++)
+        if (!l->conns[i].waiting)
+            conn_begin(l, &l->conns[i], now_ns());
+}
+
+static void start_timer(struct loop *l) {
+    int64_t ns = (int64_t)(1e9 * l->config->threads / l->config->rate);
+    struct timespec every = {ns / 1000000000, ns % 1000000000};
+    struct itimerspec spec = {every, every};
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+
+    l->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (l->timer < 0 || timerfd_settime(l->timer, 0, &spec, NULL) < 0 ||
+        epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->timer, &ev) < 0) {
+        perror("gort-loadgen: timerfd");
+        exit(3);
+    }
+}
+
 static void set_up(struct loop *l) {
     struct config *f = l->config;
     struct worker *w = l->w;
@@ -257,6 +291,8 @@ static void tear_down(struct loop *l) {
         free(c->message);
         free(c->part);
     }
+    if (l->timer >= 0)
+        close(l->timer);
     for (int kind = QUICK; kind <= BURN; kind++) {
         free(l->requests[kind].text);
         free(l->answers[kind].text);
@@ -268,12 +304,14 @@ static void tear_down(struct loop *l) {
 
 void *worker_run(void *arg) {
     struct worker *w = arg;
-    struct loop l = {.w = w, .config = w->config};
+    struct loop l = {.w = w, .config = w->config, .timer = -1};
     struct epoll_event events[256];
 
     set_up(&l);
     pthread_barrier_wait(&w->config->connected);
     pthread_barrier_wait(&w->config->go);
+    if (w->config->rate > 0)
+        start_timer(&l);
     for (unsigned i = 0; i < w->conns; i++)
         conn_begin(&l, &l.conns[i], now_ns());
 
@@ -284,6 +322,10 @@ void *worker_run(void *arg) {
         int n = epoll_wait(l.epoll, events, 256, (int)((until - now) / 1000000 + 1));
         for (int i = 0; i < n; i++) {
             struct conn *c = events[i].data.ptr;
+            if (!c) {
+                take_turns(&l);
+                continue;
+            }
             int fd = c->fd;
             if (events[i].events & EPOLLOUT)
                 conn_send(&l, c);

@@ -63,13 +63,15 @@ BENCHES = [
     Bench("checkpoint", "go_checkpoint less the loop", 20_000_000, 5_000_000, 1, "ns_per_op", "ns", False),
 ]
 
-# Server benches; pinned: the server has one core for itself and the load generator another.
-Server = namedtuple("Server", "name what proto conns burn pinned key unit default")
+# Server benches; pinned: the server has one core for itself and the load generator another. burn: per
+# cent; rate: requests a second, 0 = as many as are answered; serves: the programs' name for it, if another.
+Server = namedtuple("Server", "name what proto conns burn pinned key unit default rate serves", defaults=(0, None))
 SERVERS = [
     Server("echo", "TCP echo, CPU a request", "echo", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("http", "HTTP server, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("http_raw", "HTTP by hand, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("mixed", "1% burn 5 ms: p99 of the others", "http", 8, 1, False, "p99_us", "us", True),
+    Server("mixed_2k", "the same, 2,000 requests/s", "http", 8, 1, False, "p99_us", "us", True, 2_000, "mixed"),
 ]
 BODY = "Hello, World!"
 
@@ -288,7 +290,7 @@ def wait_for_port(server, port, stderr):
 
 def run_server(peer, bench, procs, cores, seconds, warmup):
     port = free_port()
-    command = [str(c) for c in peer.server_command(bench.name, port, procs)]
+    command = [str(c) for c in peer.server_command(bench.serves or bench.name, port, procs)]
     if not Path(command[0]).exists():
         raise Unknown
     server_cores, client_cores = cores if bench.pinned else (None, None)
@@ -303,6 +305,8 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
                 load += ["--expect", BODY]
             if bench.burn:
                 load += ["--burn-percent", bench.burn]
+            if bench.rate:
+                load += ["--rate", bench.rate]
             done = subprocess.run([str(a) for a in load], capture_output=True, text=True, preexec_fn=pin(client_cores),
                                   timeout=seconds + warmup + 60)
             if server.poll() is not None:
