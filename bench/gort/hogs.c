@@ -76,9 +76,11 @@ static void *sleeper_thread(void *arg) {
 
 static void *ender_thread(void *arg) {
     struct turn *t = arg;
+    int64_t ns = t->end - go_now(); /* in one sleep: it must not be in anybody's way */
+    struct timespec left = {ns / GO_SECOND, ns % GO_SECOND};
 
-    while (go_now() < t->end)
-        MUST(-clock_nanosleep(CLOCK_MONOTONIC, 0, &MILLISECOND, NULL));
+    if (ns > 0)
+        MUST(-clock_nanosleep(CLOCK_MONOTONIC, 0, &left, NULL));
     atomic_store_explicit(&t->stop, true, memory_order_relaxed);
     return NULL;
 }
