@@ -8,6 +8,8 @@
  * longjmp, which is wrong on the stack of a green thread or on another thread. Ours print one line
  * and abort, on any stack. Its --timeout does not work, so each test carries its own limit.
  *
+ * Tests in C++ (*.cc) always use the runner.
+ *
  * A test may set `.timeout = seconds` after its name; the default is T_TIMEOUT. */
 #ifndef GOTEST_H
 #define GOTEST_H
@@ -31,6 +33,11 @@
 #endif
 
 #define T_TIMEOUT 60
+
+#ifdef __cplusplus
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* a test names what it sets */
+extern "C" {
+#endif
 
 #ifdef GOTEST_CRITERION
 #include <criterion/criterion.h>
@@ -122,5 +129,9 @@ bool t_dies_begin(struct t_child *c);
 void t_dies_survived(void) __attribute__((noreturn));
 void t_dies_end(struct t_child *c, int sig, const char *text, const char *file, int line);
 void t_same_usage(struct t_usage before, const char *file, int line);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -14,7 +14,7 @@ import sys
 import threading
 
 sys.dont_write_bytecode = True
-from lib.checks import check, run_groups  # noqa: E402 (beside this file)
+from lib.checks import check, run_groups, skip  # noqa: E402 (beside this file)
 
 EXAMPLES = os.path.join(os.environ.get("GORT_BUILD_DIR", "build"), "examples")
 PATIENCE = 20.0  # seconds that anything may take before it counts as lost
@@ -33,6 +33,12 @@ def check_hello():
     wanted = "1000 green threads, their squares add up to 333833500\n"
     got = run("hello")
     check("hello says what it should and exits with 0", got == (0, wanted, ""), got)
+    if not os.path.exists(os.path.join(EXAMPLES, "hello_cc")):
+        skip("hello.cc: no C++ compiler")
+        return
+    wanted = "caught: no square of 13\n100 green threads, their squares add up to 338181\n"
+    got = run("hello_cc")
+    check("hello.cc says what it should and exits with 0", got == (0, wanted, ""), got)
 
 
 def check_generators():
