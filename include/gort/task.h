@@ -169,24 +169,24 @@ GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)
  * and leaves it valid otherwise. Parks, any thread. A task that has not started yet may be run on
  * the joiner's stack, with its own id and scopes.
  * Returns 0; -EDEADLK on itself; -EBUSY when another one is joining it; -EINVAL when t is NULL;
- * -ECANCELED, -ETIMEDOUT from the scope. */
+ * -ECANCELED, -ETIMEDOUT from the scope; -ENXIO in a forked child. */
 GO_API int go_task_join(go_task *t, void **result);
 
 /* Ask t to end: every cancellable call inside it returns -ECANCELED from now on, but for those in a
  * go_scope_enter_shielded. Never parks, any thread, only before t was joined or detached. Returns
- * 0, -EINVAL when t is NULL. */
+ * 0; -EINVAL when t is NULL; -ENXIO in a forked child. */
 GO_API int go_task_cancel(go_task *t);
 
 /* go_task_cancel, and then a join that nothing refuses: neither a cancelled scope, nor a deadline,
  * nor a stop. For clean-up. Parks, any thread.
  * Returns 0, and t is freed; -EDEADLK on itself; -EBUSY when another one is joining it, and then it
- * is not cancelled; -EINVAL when t is NULL. */
+ * is not cancelled; -EINVAL when t is NULL; -ENXIO in a forked child. */
 GO_API int go_task_reap(go_task *t, void **result);
 
 /* Nobody will join t: it is freed when it ends, at once if it has ended. The handle must not be
  * used afterwards. A task may detach itself. Never parks, any thread.
  * Returns 0; -EBUSY when somebody is joining it, and then nothing has changed; -EINVAL when t is
- * NULL. */
+ * NULL; -ENXIO in a forked child. */
 GO_API int go_task_detach(go_task *t);
 
 /* Join tasks[0..n-1] in this order; results[i] (results may be NULL) becomes what tasks[i] has
@@ -194,7 +194,7 @@ GO_API int go_task_detach(go_task *t);
  * passed over: so after an error those that are not NULL are still valid and wait for another
  * go_gather or for go_task_reap, and the results of the others are there.
  * Returns 0, or the first error of a join: -EDEADLK, -EBUSY; -ECANCELED, -ETIMEDOUT from the
- * scope; -EINVAL when tasks is NULL and n is not 0. */
+ * scope; -EINVAL when tasks is NULL and n is not 0; -ENXIO in a forked child. */
 GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
 /* A place for one pointer in every green thread, and in every other thread. */

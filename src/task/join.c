@@ -103,6 +103,8 @@ static bool take_place(struct rt_g *self, struct rt_g *t) {
 int go_task_cancel(go_task *t) {
     if (!t)
         return -EINVAL;
+    if (rt_load_relaxed(&rt.state) == RT_FORKED)
+        return -ENXIO;
     rt_futex_lock(&cancel_lock);
     for (struct rt_g *g = (struct rt_g *)t; g; g = rt_load_relaxed(&g->in_place))
         rt_cancel_g(g, RT_ATT_TASK); /* its fence stands before the next in_place is read */
@@ -223,6 +225,12 @@ static inline bool hold_runtime(const struct rt_g *self) {
     return foreign;
 }
 
+/* Nobody runs a task there, and its lock may be that of a thread which is not there either. A
+ * child has no green threads, so that the paths of those do not ask. */
+static inline bool in_forked_child(const struct rt_g *self) {
+    return rt_unlikely(self->flags & RT_G_THREAD) && rt_load_relaxed(&rt.state) == RT_FORKED;
+}
+
 static inline int end_by(int (*how)(struct rt_g *, struct rt_g *, void **), go_task *task,
                          void **result) {
     struct rt_g *t = (struct rt_g *)task;
@@ -231,6 +239,8 @@ static inline int end_by(int (*how)(struct rt_g *, struct rt_g *, void **), go_t
         return -EINVAL;
     if (t == self)
         return -EDEADLK;
+    if (in_forked_child(self))
+        return -ENXIO;
     bool held = hold_runtime(self);
     int err = how(self, t, result);
     if (held)
@@ -264,6 +274,8 @@ int go_task_detach(go_task *task) {
     struct rt_g *t = (struct rt_g *)task;
     if (!t)
         return -EINVAL;
+    if (in_forked_child(rt_self()))
+        return -ENXIO;
     bool held = hold_runtime(rt_self());
     int err = lock_for(t, "go_task_detach");
     if (err == 0) {
