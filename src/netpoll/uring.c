@@ -414,7 +414,7 @@ static void uring_stop(void) {
     rings = NULL;
 }
 
-/* The bell stays when the ring of a spare that ended is made anew: a late wake may still ring it. */
+/* The bell stays when the ring of a spare that ended is made anew: a late wake may ring it yet. */
 static int make_ring(struct uring *u) {
     int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
     if (err)

@@ -32,8 +32,8 @@
  *
  * HOW MANY. A thread that computes without a P is one more that wants a CPU. While there are as
  * many of these as Ps the next hog keeps its P until its slice is over; those that sleep in the
- * kernel do not count. max_threads bounds all: when there is no spare, a hog keeps its P. A spare is
- * started before it is needed: pthread_create may wait for a lock that a hog holds. The last
+ * kernel do not count. max_threads bounds all: when there is no spare, a hog keeps its P. A spare
+ * is started before it is needed: pthread_create may wait for a lock that a hog holds. The last
  * RT_ROOM_FOR_A_SPARE threads that max_threads allows are the pool's and go_lock_thread's. A spare
  * that nobody has needed for ten seconds ends, unless it is the last one.
  *

@@ -52,7 +52,7 @@ static void crowds(void *arg) {
 static int start_tiny(int entries) {
     rt_fault_arm(RT_FAULT_TINY, 2, true, entries);
     int err = start_as("uring");
-    T_ASSERT(err != 0 || rt_fault_points[RT_FAULT_TINY].hits == (uint32_t)t_procs());
+    T_ASSERT(err != 0 || rt_fault_points[RT_FAULT_TINY].hits >= (uint32_t)t_procs());
     rt_fault_disarm();
     return err;
 }

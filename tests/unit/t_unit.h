@@ -83,6 +83,13 @@ static inline void t_start(unsigned procs) {
     o.procs = procs;
     T_EQ(go_start(&o), 0);
 }
+/* The same, and no P is taken from who hogs it: at most procs green threads run. */
+static inline void t_start_strict(unsigned procs) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.procs = procs;
+    o.flags = GO_STRICT;
+    T_EQ(go_start(&o), 0);
+}
 static inline void t_stop(void) {
     T_EQ(go_stop(10 * GO_SECOND), 0);
 }

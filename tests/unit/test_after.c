@@ -150,7 +150,7 @@ static void make_in_disorder(void *arg) {
 }
 
 Test(after, those_that_are_due_run_in_the_order_of_their_times) {
-    t_start(1);
+    t_start_strict(1);
     T_SPAWN(make_in_disorder, NULL);
     T_AWAIT(t_stats().tasks_live == 0);
     t_stop();
@@ -411,7 +411,7 @@ Test(after, a_stop_in_a_shower_of_timers) {
 
 Test(after, there_is_none_without_a_runtime) {
     T_ASSERT(!go_timer_after(0, bump, NULL));
-    t_start(1);
+    t_start_strict(1);
     T_ASSERT(!go_timer_after(0, NULL, NULL));
     t_stop();
     T_ASSERT(!go_timer_after(0, bump, NULL));
@@ -463,7 +463,7 @@ static void park_a_moment(void *arg) {
 }
 
 Test(after, they_wait_without_a_stack) {
-    t_start(1);
+    t_start_strict(1);
     for (int i = 0; i < 2; i++) /* leave the two stacks that are needed */
         T_SPAWN(park_a_moment, NULL);
     T_AWAIT(t_stats().tasks_live == 0);
@@ -515,7 +515,7 @@ static void arm_without_a_heap(void *arg) {
 Test(after, without_memory_there_is_none) {
     T_EQ(go_run(arm_out_of_memory, NULL), 0);
     T_EQ(go_run(arm_without_a_heap, NULL), 0);
-    t_start(1);
+    t_start_strict(1);
     arm_out_of_memory(NULL);
     arm_without_a_heap(NULL);
     t_stop();

@@ -122,7 +122,7 @@ static void who_comes_too_late_to_be_cancelled(void *arg T_UNUSED) {
 }
 
 Test(barrier, who_is_cancelled_when_all_have_come_has_come) {
-    t_start(1);
+    t_start_strict(1);
     T_SPAWN(who_comes_too_late_to_be_cancelled, NULL);
     T_AWAIT(t_stats().tasks_live == 0);
     t_stop();

@@ -243,7 +243,7 @@ static void join_detacher(void *arg T_UNUSED) {
 }
 
 Test(detach, a_task_that_is_being_joined_cannot_detach_itself) {
-    t_start(1); /* so nobody runs it before the join */
+    t_start_strict(1); /* so nobody runs it before the join */
     T_SPAWN(join_detacher, NULL);
     T_AWAIT(rt_load_acquire(&flag));
     t_stop();

@@ -60,7 +60,7 @@ static void *make_and_close_thread(void *arg) {
 }
 
 Test(gen_limits, a_closed_one_gives_its_stack_back) {
-    t_start(1);
+    t_start_strict(1);
     T_JOIN(go_task_spawn(make_and_close_thread, NULL));
     make_and_close(NULL);
     t_stop();
@@ -146,14 +146,14 @@ GTest(gen_limits, without_memory_there_is_none, .timeout = 120) {
 }
 
 Test(gen_limits, without_memory_a_foreign_thread_gets_none, .timeout = 120) {
-    t_start(1);
+    t_start_strict(1);
     T_ASSERT(made_while_out_of(RT_FAULT_GUARD) < 2000);
     t_stop();
 }
 
 Test(gen_limits, there_is_none_without_a_runtime) {
     T_ASSERT(!go_gen_new(count_to, NULL));
-    t_start(1);
+    t_start_strict(1);
     T_EQ(go_gen_close(new_gen(count_to, NULL)), 0);
     t_stop();
     T_ASSERT(!go_gen_new(count_to, NULL));

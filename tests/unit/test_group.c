@@ -358,7 +358,7 @@ Test(group, without_a_runtime_it_has_no_children) {
         go_group_cancel(&g);
         T_EQ(go_sleep(1), -ECANCELED);
         T_EQ(go_group_wait(&g), -ECANCELED);
-        t_start(1);
+        t_start_strict(1);
         t_stop();
     }
 }

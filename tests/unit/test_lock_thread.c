@@ -174,9 +174,7 @@ Test(lock_thread, without_a_thread_it_waits_for_one) {
 }
 
 Test(lock_thread, a_strict_runtime_has_it_too) {
-    struct go_options o = GO_OPTIONS_INIT;
-    o.flags = GO_STRICT;
-    T_EQ(go_start(&o), 0);
+    t_start_strict(2);
     rt_store_relaxed(&done, 0);
     for (int i = 0; i < 4; i++)
         T_SPAWN(lock_briefly, NULL);

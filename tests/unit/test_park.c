@@ -287,7 +287,7 @@ static void park_without_memory(void *arg) {
 
 Test(park, without_memory_for_a_timer_it_says_so_and_does_not_park) {
     int done = 0;
-    t_start(1); /* whose heap is empty yet */
+    t_start_strict(1); /* whose heap is empty yet */
     T_SPAWN(park_without_memory, &done);
     T_AWAIT(rt_load_acquire(&done));
     t_stop();

@@ -255,10 +255,7 @@ GTest(retake, hogs_by_the_hundred_end) {
 
 Test(retake, a_strict_runtime_takes_none) {
     static uint32_t flag, other;
-    struct go_options o = GO_OPTIONS_INIT;
-    o.procs = 1;
-    o.flags = GO_STRICT;
-    T_EQ(go_start(&o), 0);
+    t_start_strict(1);
     T_EQ(t_stats().threads, 2);
     T_SPAWN(hog, &flag);
     T_SPAWN(set, &other);

@@ -469,7 +469,7 @@ Test(stack, a_burst_gives_its_memory_back) {
 }
 
 static void overflow_on_a_bare_stack(void) {
-    t_start(1);
+    t_start_strict(1);
     T_EQ(crowd(2000), 2000);
     T_AWAIT(t_stats().stacks_cached <= 256);
     T_EQ(crowd(1000), 1000); /* the cache and the depot are used up */

@@ -118,7 +118,7 @@ static void hog(void *arg) {
 }
 
 Test(stats, runnable_counts_who_waits_for_a_p) {
-    t_start(1);
+    t_start_strict(1);
     T_SPAWN(hog, NULL);
     T_AWAIT(rt_load_acquire(&hogging));
     for (int i = 0; i < 700; i++) {

@@ -46,7 +46,7 @@ Test(stop, a_thousand_starts_and_stops_leave_nothing, .timeout = 120) {
 
 Test(stop, needs_a_running_runtime) {
     T_EQ(go_stop(0), -ENXIO);
-    t_start(1);
+    t_start_strict(1);
     T_EQ(go_stop(0), 0);
     T_EQ(go_stop(0), -ENXIO);
 }

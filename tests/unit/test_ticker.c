@@ -223,7 +223,7 @@ Test(ticker, may_be_freed_while_the_runtime_stops) {
 
 Test(ticker, there_is_none_without_a_runtime_or_a_period) {
     T_ASSERT(!go_ticker_new(GO_SECOND));
-    t_start(1);
+    t_start_strict(1);
     T_ASSERT(!go_ticker_new(0));
     T_ASSERT(!go_ticker_new(-1));
     go_ticker_free(ticker(GO_FOREVER));
@@ -246,7 +246,7 @@ static void fail_to_make(void *arg) {
 
 Test(ticker, without_memory_there_is_none) {
     T_EQ(go_run(fail_to_make, NULL), 0);
-    t_start(1);
+    t_start_strict(1);
     fail_to_make(NULL);
     T_AWAIT(t_stats().tasks_live == 0);
     t_stop();

@@ -80,7 +80,7 @@ Test(timer, they_fire_in_the_order_of_their_deadlines) {
     int n = T_COUNT(log_.deadline);
     int64_t lead = 20 * GO_MILLISECOND;
     for (bool in_time = false; !in_time; lead *= 2) { /* asleep before the first */
-        t_start(1);
+        t_start_strict(1);
         log_.n = 0;
         log_.base = go_now() + lead;
         for (int i = 0; i < n; i++)

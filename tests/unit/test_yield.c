@@ -12,7 +12,7 @@ static go_waitgroup home;
 
 /* On one P nobody runs but by leave of who runs now. */
 static void on_one_p(void (*fn)(void *), void *arg) {
-    t_start(1);
+    t_start_strict(1);
     go_waitgroup_add(&home, 1);
     T_SPAWN(fn, arg);
     T_EQ(go_waitgroup_wait(&home), 0);
