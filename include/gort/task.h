@@ -41,7 +41,6 @@ struct go_options {
     unsigned flags;      /* GO_STRICT */
 };
 #define GO_OPTIONS_INIT {sizeof(struct go_options), 0, 0, 0, 0, NULL, 0}
-/* At most procs green threads run at any moment, also beside a hog. (So far this is always so.) */
 /* No P is taken from a green thread that hogs it: at most procs of them run at any moment, but for
  * those locked to a thread. Then go_on_long_run stays silent, and hogs hold up what waits. */
 #define GO_STRICT 1u

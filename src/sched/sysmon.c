@@ -137,6 +137,9 @@ static bool waits_with_deadline(struct rt_g *g, void *found) {
 /* A number that changes with each spawn and park; 0: not even suspicious. */
 static uint64_t suspicion(bool *but_for_threads) {
     struct rt_pool_counts pool = rt_pool_counts();
+    uint64_t spawned, ended;
+    if (rt_live(&spawned, &ended) == 0) /* a first one may be spawned while we look around here */
+        return 0;
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
         rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0)
         return 0;

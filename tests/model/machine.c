@@ -106,7 +106,7 @@ struct rt_g *__wrap_rt_foreign_self(void) {
     static struct rt_g threads[MODEL_THREADS];
     struct rt_g *g = &threads[model_self()];
     if (!(g->flags & RT_G_THREAD)) { /* as in park.c */
-        g->flags = RT_G_THREAD | RT_G_STARTED;
+        g->flags = RT_G_THREAD | RT_G_NOTE | RT_G_STARTED;
         g->wait = RT_WAIT_WORD(0, RT_LIVE);
         g->limit = g->timer_when = g->wait_deadline = INT64_MAX;
     }
@@ -286,4 +286,8 @@ WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
 }
 WEAK void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
     (void)ns, (void)blocked, (void)taken;
+}
+WEAK uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
+    *spawned = *ended = 0;
+    return 1;
 }

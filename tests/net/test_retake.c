@@ -94,6 +94,7 @@ Test(retake, what_is_closed_is_let_go) {
 static void sleep_in_kernel(void *arg) {
     char c;
     T_EQ(read(*(int *)arg, &c, 1), 1); /* not gort's: it blocks the thread */
+    go_waitgroup_done(&readers);
 }
 
 static void *identity(void *arg) {
@@ -109,6 +110,7 @@ static void without_descriptors(void *arg) {
     while (n < 400 && (hoard[n] = dup(0)) >= 0)
         n++;
     T_ASSERT(n < 400);
+    go_waitgroup_add(&readers, 2);
     for (int i = 0; i < 2; i++)
         T_EQ(go_spawn(sleep_in_kernel, &end[0]), 0);
     usleep(200000); /* many ticks; in the kernel, too */
@@ -119,6 +121,7 @@ static void without_descriptors(void *arg) {
     T_ASSERT(left + 4 >= 64 - 1, "%u threads left", left);
     T_EQ(go_blocking(identity, &result, &result), 0);
     T_EQ(result, &result);
+    T_EQ(go_waitgroup_wait(&readers), 0);
     close(end[0]);
     close(end[1]);
 }

@@ -19,7 +19,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from lib.checks import check, run_groups, skip  # noqa: E402 (beside this file)
+from lib.checks import check, open_files, run_groups, skip  # noqa: E402 (beside this file)
 
 BUILD = os.environ.get("GORT_BUILD_DIR", "build")
 PROGRAM = os.path.join(BUILD, "examples", "http")
@@ -656,7 +656,7 @@ def group_many():
     good = until(lambda: stats(server)["connections_open"] == 1)
     check("300 clients that do not wait for their answer do no harm", good
           and stats(server)["connections"] >= total + 300)
-    descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    descriptors = open_files(server.process.pid)
     check("no descriptor is left behind", descriptors < 40, descriptors)
     server.check_clean_end("many")
 

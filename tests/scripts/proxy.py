@@ -20,7 +20,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from lib.checks import check, run_groups  # noqa: E402 (beside this file)
+from lib.checks import check, open_files, run_groups  # noqa: E402 (beside this file)
 from lib.proxy import HARMFUL, HARMLESS, PATIENCE, Link  # noqa: E402
 
 BUILD = os.environ.get("GORT_BUILD_DIR", "build")
@@ -41,7 +41,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def descriptors(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return open_files(self.process.pid)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

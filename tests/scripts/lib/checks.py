@@ -1,5 +1,7 @@
 """What the scripts that talk to a program share: a line for each check, and their sum as exit status."""
 
+import os
+
 counts = {"passed": 0, "failed": 0, "skipped": 0}
 
 
@@ -11,6 +13,17 @@ def check(what, good, detail=""):
 def skip(what):
     counts["skipped"] += 1
     print(f"skip  {what}", flush=True)
+
+
+def open_files(pid):
+    """Descriptors of a program, but those that its runtime makes when a worker comes."""
+    n = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            n += os.readlink(f"/proc/{pid}/fd/{fd}") not in ("anon_inode:[io_uring]", "anon_inode:[eventfd]")
+        except FileNotFoundError:  # closed meanwhile
+            pass
+    return n
 
 
 def run_groups(groups, afterwards=lambda: None):
