@@ -472,7 +472,7 @@ static void child(void *arg) {
 static void actor(void *arg) {
     intptr_t me = t_int(arg);
     uint64_t seed = (uint64_t)me + 1, spawned = 0, ran = 0;
-    for (int i = 0; i < T_SCALE(1500); i++) {
+    for (int i = 0; i < T_SCALE(500); i++) {
         uint64_t v = (uint64_t)i, n = t_random(&seed) % 2000;
         switch (t_random(&seed) % 8) {
         case 0:
