@@ -376,7 +376,7 @@ static uint64_t hog_ids[256];
 static void hog_until_reported(void *arg) {
     rt_store_relaxed(&hog_ids[t_int(arg)], go_id());
     while (!rt_load_acquire(&reports)) {
-        int64_t until = go_now() + 20 * GO_MILLISECOND;
+        int64_t until = go_now() + 500 * GO_MILLISECOND; /* of which it may run little */
         while (!rt_load_acquire(&reports) && go_now() < until)
             rt_cpu_relax();
         go_yield(); /* it is told once of each stretch */
