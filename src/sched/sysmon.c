@@ -165,7 +165,8 @@ static uint64_t suspicion(bool *but_for_threads) {
     return *but_for_threads ? 0 : n;
 }
 
-/* True: look again before long, because threads end without telling anybody. */
+/* True: look again before long. Threads end without telling anybody, and so do those without a P
+ * that park; and a suspicion wants its ticks. */
 static bool watch_deadlock(bool idle) {
     bool again = false;
     uint64_t now = idle ? suspicion(&again) : 0;
@@ -173,7 +174,7 @@ static bool watch_deadlock(bool idle) {
     mon.suspicion = now;
     if (mon.suspicious_ticks >= DEADLOCK_TICKS)
         rt_start_deadlock();
-    return again;
+    return again || (now != 0 && mon.suspicious_ticks < DEADLOCK_TICKS);
 }
 
 static int64_t idle_sleep(bool watch_threads, int64_t scavenge_ns) {
