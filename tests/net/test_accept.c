@@ -187,7 +187,7 @@ static void accept_loop(void *arg) {
         __atomic_fetch_add(&accepted, 1, __ATOMIC_RELAXED);
         T_EQ(go_close(fd), 0);
     }
-    T_EQ(fd, -EBADF);
+    T_ASSERT(fd == -EBADF || fd == -ENOTSOCK, "%d", fd); /* a ring may have the number by now */
 }
 
 static void greedy(void *arg) {
