@@ -60,7 +60,7 @@ static void each_nth(const struct row *r, const char *netpoll) {
         trial(r, nth, true, netpoll);
         step += nth >= T_SCALE(8);
         T_SAME_USAGE(before);
-        if (t_procs() > 8 && nth > 4)
+        if (t_procs() > 8 && nth > 1)
             break; /* the same for each worker */
     }
     T_SAME_USAGE(before);

@@ -111,6 +111,14 @@ static inline long t_parked(long n) {
     return light || (size_t)n < most ? n : (long)most;
 }
 
+/* A parked green thread is a fiber to TSan, made in milliseconds, and there is room for some 8,000
+ * of them. */
+#ifdef T_TSAN
+#define T_CROWD(n) ((n) < 400 ? (n) : 400)
+#else
+#define T_CROWD(n) (n)
+#endif
+
 /* A small generator, so that a failure can be repeated (xorshift64). */
 static inline uint64_t t_random(uint64_t *state) {
     *state ^= *state << 13;

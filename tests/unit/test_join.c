@@ -151,7 +151,7 @@ static void *chain(void *arg) {
 }
 
 GTest(join, a_chain_of_joins_deeper_than_a_stack_ends) {
-    intptr_t n = T_SCALE(20000);
+    intptr_t n = T_CROWD(T_SCALE(20000));
     T_EQ(t_int(T_JOIN(go_task_spawn(chain, t_ptr(n)))), n);
 }
 

@@ -272,7 +272,7 @@ static void waits_once(void *arg) {
 
 GTest(mutex, many_waiters_are_work_for_each_but_not_for_each_other, .timeout = 120) {
     go_waitgroup wg = {0};
-    uint64_t n = (uint64_t)t_parked(count(40000)), before = t_stats().parks;
+    uint64_t n = (uint64_t)t_parked(T_CROWD(count(40000))), before = t_stats().parks;
     go_mutex_lock(&fair.m);
     go_waitgroup_add(&wg, (int)n);
     for (uint64_t i = 0; i < n; i++)

@@ -183,6 +183,7 @@ static void deadlock_of_mutexes(void) {
     char text[4096], *at;
     unsigned long long who[2], holder[2], third, first;
     setenv("GORT_PROCS", "1", 1);
+    setenv("GORT_GRACE", "20", 1);
     T_EQ(run_and_listen(cross, NULL, text, sizeof text), -EDEADLK);
     T_ASSERT(at = strstr(text, "deadlock!"), "%s", text);
     int read = sscanf(at,

@@ -212,10 +212,7 @@ static void sleep_until_cancelled(void *arg) {
 }
 
 Test(spawn, a_hundred_thousand_may_be_parked, .timeout = 120) {
-    int n = (int)t_parked(T_SCALE(t_procs() <= 8 ? 100000 : 20000));
-#ifdef T_TSAN
-    n = 1000; /* each is a fiber of TSan, which has room for some 8,000 */
-#endif
+    int n = (int)t_parked(T_CROWD(T_SCALE(t_procs() <= 8 ? 100000 : 20000)));
     struct go_options o = GO_OPTIONS_INIT;
     o.stack_size = 16 << 10;
     T_EQ(go_start(&o), 0);
@@ -291,8 +288,8 @@ Test(spawn, without_memory_for_guards_others_run_and_it_runs_later) {
 Test(spawn, failed_spawns_do_not_pile_up_address_space) {
     gate = go_chan_new(0, 0);
     t_start(2);
-    spawn_until_refused(2000);
-    T_AWAIT(t_stats().parks == 2000);
+    spawn_until_refused(T_CROWD(2000));
+    T_AWAIT(t_stats().parks == T_CROWD(2000));
     size_t mapped = t_stats().stacks_mapped;
     size_t spawned = 0;
     for (int i = 0, failed = 0; failed < 60; i++) { /* the slab of stacks fails, or that of Gs */

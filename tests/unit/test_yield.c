@@ -68,7 +68,7 @@ Test(yield, who_yields_goes_to_the_end_of_the_queue) {
 }
 
 /* More of them than a ring has slots: the overflow goes through the global queue. */
-enum { CROWD = 1000 };
+enum { CROWD = T_CROWD(1000) };
 static int taken[CROWD];
 
 static void count_turns(void *arg) {
@@ -297,7 +297,7 @@ static void through_the_crowd(int crowd, void (*fn)(void)) {
 }
 
 /* Fits into the rings, and does not. */
-enum { FEW = 100, MANY = 1500 };
+enum { FEW = 100, MANY = T_CROWD(1500) };
 
 static void pass(void *arg T_UNUSED) {
     go_waitgroup_done(&through);
