@@ -1,5 +1,6 @@
 /* inbox.c - see inbox.h. The array doubles when it is full; it is allocated outside the lock, which
- * spins. */
+ * spins. A letter that was taken keeps its room until it is settled: to put it back cannot fail,
+ * since somebody waits for each. */
 #include "netpoll/inbox.h"
 
 #include "base/lock.h"
@@ -32,7 +33,7 @@ bool rt_inbox_post(struct rt_inbox *b, uint64_t item) {
     for (;;) {
         rt_lock(&b->lock);
         uint32_t cap = b->cap;
-        bool done = b->n < cap;
+        bool done = b->n + b->lent < cap;
         if (done) {
             b->items[b->n] = item;
             rt_store_relaxed(&b->n, b->n + 1);
@@ -58,6 +59,15 @@ uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max) {
     memcpy(out, b->items, n * sizeof *out);
     memmove(b->items, b->items + n, (b->n - n) * sizeof *out);
     rt_store_relaxed(&b->n, b->n - n);
+    b->lent += n;
     rt_unlock(&b->lock);
     return n;
+}
+
+void rt_inbox_settle(struct rt_inbox *b, const uint64_t *items, uint32_t n, uint32_t left) {
+    rt_lock(&b->lock);
+    b->lent -= n;
+    memcpy(b->items + b->n, items + n - left, left * sizeof *items);
+    rt_store_relaxed(&b->n, b->n + left);
+    rt_unlock(&b->lock);
 }

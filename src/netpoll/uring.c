@@ -300,27 +300,28 @@ static unsigned reap(struct uring *u, struct rt_glist *ready) {
 }
 
 /* The inbox: polls to take back, descriptors to look at for foreign threads. */
+static bool serve_letter(struct uring *u, uint64_t item) {
+    if (data_tag(item) == TAG_POLL)
+        return prepare_remove(u, item);
+    int fd = data_fd(item);
+    struct rt_fd *s = rt_fd_at(fd);
+    rt_lock(&s->lock);
+    bool done = arm_on(u, s, fd, RT_IN) == 0 && arm_on(u, s, fd, RT_OUT) == 0;
+    rt_unlock(&s->lock);
+    return done;
+}
+
 static void serve_inbox(struct uring *u) {
     uint64_t items[INBOX_BATCH];
     uint32_t n;
-    while ((n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0)
-        for (uint32_t i = 0; i < n; i++) {
-            int fd = data_fd(items[i]);
-            bool done = true;
-            if (data_tag(items[i]) == TAG_POLL) {
-                done = prepare_remove(u, items[i]);
-            } else {
-                struct rt_fd *s = rt_fd_at(fd);
-                rt_lock(&s->lock);
-                done = arm_on(u, s, fd, RT_IN) == 0 && arm_on(u, s, fd, RT_OUT) == 0;
-                rt_unlock(&s->lock);
-            }
-            if (!done) { /* the queue is full and the kernel busy: the rest waits, in any order */
-                for (; i < n; i++)
-                    rt_inbox_post(&u->inbox, items[i]);
-                return;
-            }
-        }
+    while ((n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0) {
+        uint32_t i = 0;
+        while (i < n && serve_letter(u, items[i]))
+            i++;
+        rt_inbox_settle(&u->inbox, items, n, n - i);
+        if (i < n) /* the queue is full and the kernel busy: the rest waits, in any order */
+            return;
+    }
 }
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
@@ -523,7 +524,7 @@ static void adopt_letter(struct adoption *a, struct rt_m *from, uint64_t item) {
         rt_unlock(&s->lock);
     } else if (!rt_gate_is_shut(from)) {
         struct uring *u = from->poller; /* it has another P by now, and this may be of its time */
-        rt_inbox_post(&u->inbox, item);
+        rt_inbox_post(&u->inbox, item); /* no memory: as in take_back */
     } /* else to take a poll back that is dropped anyway when `from` becomes a spare */
 }
 
@@ -540,6 +541,7 @@ static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *read
             break;
         for (uint32_t i = 0; i < n; i++)
             adopt_letter(&a, from, items[i]);
+        rt_inbox_settle(&old->inbox, items, n, 0);
     }
 }
 

@@ -137,9 +137,11 @@ Test(fd, inbox_keeps_the_order_and_grows) {
     T_EQ(rt_inbox_take(&b, out, 7), 0);
     for (uint64_t i = 0; i < 1000; i++)
         T_ASSERT(rt_inbox_post(&b, i));
-    while ((n = rt_inbox_take(&b, out, 7)) != 0)
+    while ((n = rt_inbox_take(&b, out, 7)) != 0) {
         for (uint32_t i = 0; i < n; i++)
             T_EQ(out[i], expected++);
+        rt_inbox_settle(&b, out, n, 0);
+    }
     T_EQ(expected, 1000);
     rt_inbox_free(&b);
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
@@ -148,5 +150,30 @@ Test(fd, inbox_keeps_the_order_and_grows) {
     T_ASSERT(!rt_inbox_post(&b, 1));
     rt_fault_disarm();
     T_ASSERT(rt_inbox_post(&b, 1));
+    rt_inbox_free(&b);
+}
+
+/* Somebody waits for each letter: what the owner takes and cannot serve must not be lost because
+ * others have filled the inbox meanwhile and there is no memory. */
+Test(fd, inbox_takes_letters_back_without_memory) {
+    enum { TAKEN = 9, SERVED = 4 };
+    struct rt_inbox b;
+    uint64_t out[RT_INBOX_FIRST], seen = 0, posted;
+    rt_inbox_init(&b);
+    for (posted = 0; posted < RT_INBOX_FIRST; posted++)
+        T_ASSERT(rt_inbox_post(&b, posted));
+    T_EQ(rt_inbox_take(&b, out, TAKEN), TAKEN);
+    rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
+    while (posted < 100 && rt_inbox_post(&b, posted))
+        posted++;
+    rt_inbox_settle(&b, out, TAKEN, TAKEN - SERVED);
+    rt_fault_disarm();
+    T_ASSERT(rt_inbox_post(&b, posted++)); /* grows now, and loses nothing */
+    for (uint32_t n; (n = rt_inbox_take(&b, out, RT_INBOX_FIRST)) != 0;) {
+        for (uint32_t i = 0; i < n; i++)
+            seen |= UINT64_C(1) << out[i];
+        rt_inbox_settle(&b, out, n, 0);
+    }
+    T_EQ(seen, (UINT64_C(1) << posted) - (UINT64_C(1) << SERVED));
     rt_inbox_free(&b);
 }
