@@ -47,6 +47,7 @@ static struct {
     uint32_t used;       /* 1: something was armed since the start */
     /* 1: an M sleeps in the set, or is about to. */
     uint32_t sleeper __attribute__((aligned(RT_CACHE_LINE)));
+    uint32_t refused;    /* sleeps in a row that the kernel has not allowed: the sleeper's */
     uint32_t collector;  /* 1: an M collects without waiting */
     int64_t collected;   /* when; a hint */
 } ep;
@@ -136,21 +137,21 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
     rt_unlock(&s->lock);
 }
 
-/* Collect, waiting up to timeout_ns (< 0: for ever). True: the bell has rung. */
-static bool collect(int64_t timeout_ns, struct rt_glist *ready) {
+/* Collect, waiting up to timeout_ns (< 0: for ever). 0, or the error of the wait, which passes. */
+static int collect(int64_t timeout_ns, struct rt_glist *ready, bool *rung) {
     struct epoll_event events[EVENTS];
-    bool rung = false;
     int n = rt_sys_epoll_wait(ep.set, events, EVENTS, timeout_ns);
-    if (rt_unlikely(n == -EBADF || n == -EINVAL)) /* all who wait would wait for ever */
+    bool passes = n >= 0 || n == -EINTR || n == -ENOMEM || n == -EAGAIN;
+    if (rt_unlikely(!passes)) /* all who wait would wait for ever */
         rt_fatal("epoll_wait(2) worked at the start and fails now: %s (was the descriptor of the "
-                 "set closed by somebody else?)",
+                 "set closed by somebody else, or is there a late seccomp filter?)",
                  strerror(-n));
-    for (int i = 0; i < n; i++) /* another error, EINTR: nothing this time */
+    for (int i = 0; i < n; i++)
         if (events[i].data.u64 == BELL)
-            rung = true;
+            *rung = true;
         else
             one_event(&events[i], ready);
-    return rung;
+    return n < 0 ? n : 0;
 }
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
@@ -183,7 +184,8 @@ static void epoll_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
     }
     if (!rt_trylock(&ep.collector))
         return;
-    collect(0, ready);
+    bool rung; /* for the sleeper, who empties the bell */
+    (void)collect(0, ready, &rung);
     rt_unlock(&ep.collector);
     if (!m)
         wake_threads(ready);
@@ -201,8 +203,11 @@ static void epoll_sleep_undo(struct rt_m *m) {
 }
 
 static void epoll_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
-    if (collect(timeout_ns, ready))
+    bool rung = false;
+    int err = collect(timeout_ns, ready, &rung);
+    if (rung)
         rt_sys_eventfd_drain(ep.bell);
+    rt_wait_ended(&ep.refused, "epoll_wait(2)", err);
     epoll_sleep_undo(m);
 }
 
@@ -223,7 +228,7 @@ static void epoll_stop(void) {
 
 static int epoll_start(unsigned procs) {
     (void)procs;
-    ep.used = ep.sleeper = ep.collector = 0;
+    ep.used = ep.sleeper = ep.refused = ep.collector = 0;
     ep.collected = 0;
     ep.bell = -1;
     ep.set = rt_sys_epoll_create();

@@ -15,10 +15,10 @@
  * system call by io_uring_enter2 with the flags of io_uring_submit_and_wait_timeout and this one.
  * Submitting first and waiting then would take two calls for each sleep.
  *
- * An error of io_uring_enter(2) that does not pass by itself would leave all who wait on the ring
- * waiting, and its M spinning: somebody has closed the ring's descriptor, or a seccomp filter came
- * late. So would a completion that the kernel had no memory for (EBADR, once). That is the end of
- * the program, with a line that says so.
+ * An error of io_uring_enter(2) that does not pass by itself (those that may: refusal.c) would
+ * leave all who wait on the ring waiting, and its M spinning: somebody has closed the ring's
+ * descriptor, or a seccomp filter came late. So would a completion that the kernel had no memory
+ * for (EBADR, once). That is the end of the program, with a line that says so.
  *
  * errno: on x86-64 and aarch64 liburing makes its system calls by itself and does not touch errno;
  * a build of it that goes through libc does. */

@@ -68,6 +68,7 @@ struct uring {
     bool bell_armed;
     bool used;              /* by a thread, which has perhaps ended */
     uint64_t bell_count;    /* what the read of the bell is lent */
+    uint32_t refused;       /* sleeps in a row that the kernel has not allowed (refusal.c) */
     struct rt_inbox inbox;
 } __attribute__((aligned(RT_CACHE_LINE)));
 
@@ -117,9 +118,10 @@ static int submit(struct uring *u) {
     return err;
 }
 
-static void wait(struct uring *u, int64_t timeout_ns) {
-    rt_ring_wait(&u->ring, timeout_ns);
+static int wait(struct uring *u, int64_t timeout_ns) {
+    int err = rt_ring_wait(&u->ring, timeout_ns);
     submitted(u);
+    return err;
 }
 
 /* An entry; a full queue is submitted on the spot. NULL: the kernel does not take any now. */
@@ -392,9 +394,12 @@ static bool arm_bell(struct uring *u) {
 static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
     struct uring *u = m->poller;
     serve_inbox(u);
+    int err = -EBUSY; /* the queue is full and the kernel takes none of it */
     if (arm_bell(u)) /* what could not be served is there still, and nobody rings for it again */
-        wait(u, rt_inbox_any(&u->inbox) ? 0 : timeout_ns);
-    reap(u, ready);
+        err = wait(u, rt_inbox_any(&u->inbox) ? 0 : timeout_ns);
+    if (reap(u, ready) != 0)
+        err = 0;
+    rt_wait_ended(&u->refused, "io_uring_enter(2)", err);
 }
 
 static void uring_wake(struct rt_m *m) {

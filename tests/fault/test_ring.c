@@ -1,5 +1,6 @@
-/* Rings of one, two and four entries, whose completions overflow at once; and the errors of the
- * kernel after which nobody who waits could go on: the program ends with a line that says so. */
+/* Rings of one, two and four entries, whose completions overflow at once; waits that the kernel
+ * refuses for long; and the errors after which nobody who waits could go on: the program ends with
+ * a line that says so. */
 #include "fault/program.h"
 
 /* ---- tiny rings ------------------------------------------------------------------------------ */
@@ -87,6 +88,68 @@ Test(ring, tiny_rings_whose_kernel_is_busy) {
     t_stop();
 }
 
+/* ---- what passes, but not soon --------------------------------------------------------------- */
+
+static int line[2];
+static uint32_t got_it;
+
+static void reader(void *arg) {
+    char c = 0;
+    (void)arg;
+    T_EQ(go_read(line[0], &c, 1), 1);
+    T_EQ(c, 'x');
+    rt_store_seq_cst(&got_it, 1);
+}
+
+/* 300 refusals take a while, because the M naps, and after them all is as before. A nap is a
+ * millisecond; between two of them the set may be looked at twice more. */
+static void refuse(enum rt_fault_site site, int error, int entries) {
+    enum { REFUSALS = 300 };
+    struct go_options o = GO_OPTIONS_INIT;
+    o.procs = 1;
+    o.netpoll = asked_engine();
+    rt_fault_arm(RT_FAULT_TINY, 2, true, entries);
+    T_EQ(go_start(&o), 0);
+    rt_fault_disarm();
+    T_EQ(pipe2(line, O_NONBLOCK | O_CLOEXEC), 0);
+    int64_t from = rt_sys_now();
+    rt_fault_arm(site, 1, true, error);
+    rt_store_seq_cst(&got_it, 0);
+    T_SPAWN(reader, NULL);
+    T_AWAIT(rt_load_seq_cst(&rt_fault_points[site].hits) >= REFUSALS);
+    T_ASSERT(rt_sys_now() - from > 20 * GO_MILLISECOND, "no nap");
+    T_EQ(rt_load_seq_cst(&got_it), 0);
+    rt_fault_disarm();
+    T_EQ(write(line[1], "x", 1), 1);
+    T_AWAIT(rt_load_seq_cst(&got_it));
+    t_stop();
+    T_EQ(close(line[0]), 0);
+    T_EQ(close(line[1]), 0);
+}
+
+/* Of all refusals one is told. */
+static void said_once(const char *call) {
+    char text[1024], want[128];
+    struct t_stderr s = t_stderr_begin();
+    bool uring = strcmp(asked_engine(), "uring") == 0;
+    refuse(uring ? RT_FAULT_WAIT : RT_FAULT_EPOLL_WAIT, ENOMEM, 512);
+    if (uring) /* the queue is full and stays so: not even the bell gets in */
+        refuse(RT_FAULT_SUBMIT, EBUSY, 1);
+    else
+        refuse(RT_FAULT_EPOLL_WAIT, ENOMEM, 512);
+    t_stderr_end(s, text, sizeof text);
+    int len = snprintf(want, sizeof want, "gort: %s has failed 64 times in a row: Cannot", call);
+    T_ASSERT(len > 0 && strncmp(text, want, (size_t)len) == 0, "\"%s\"", text);
+    T_ASSERT(strchr(text, '\n') == text + strlen(text) - 1, "\"%s\"", text);
+}
+
+Test(ring, a_wait_that_is_refused_for_long_neither_spins_nor_is_silent) {
+    if (strcmp(asked_engine(), "uring") == 0)
+        said_once("io_uring_enter(2)");
+    else if (strcmp(asked_engine(), "epoll") == 0)
+        said_once("epoll_wait(2)");
+}
+
 /* ---- what does not pass ---------------------------------------------------------------------- */
 
 static void run_with(enum rt_fault_site site, int error) {
@@ -110,4 +173,6 @@ Test(ring, a_set_that_somebody_closed_ends_the_program_with_a_line) {
     if (strcmp(asked_engine(), "epoll") == 0)
         T_DIES(SIGABRT, "epoll_wait(2) worked at the start and fails now: Bad file descriptor",
                run_with(RT_FAULT_EPOLL_WAIT, EBADF));
+    if (strcmp(asked_engine(), "epoll") == 0)
+        T_DIES(SIGABRT, "late seccomp filter", run_with(RT_FAULT_EPOLL_WAIT, EPERM));
 }
