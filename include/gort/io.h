@@ -112,8 +112,9 @@ GO_API int go_mkdir(const char *path, mode_t mode);
 
 /* As sendfile(2), without its SIGPIPE: from the file `in`, at *offset, which is moved on, or at its
  * position when offset is NULL. Parks until out has room, and returns what went out then, 0 at the
- * end of the file. What must be read from a disk holds up the worker. When out is a blocking
- * descriptor that gort did not make the bytes are copied. */
+ * end of the file. What must be read from a disk, or written to a file, is moved by a thread of the
+ * pool of go_blocking, as in go_pread. When out is a blocking descriptor that gort did not make the
+ * bytes are copied. */
 GO_API ssize_t go_sendfile(int out, int in, off_t *offset, size_t n);
 
 /* As recv(2), send(2), recvfrom(2), sendto(2), recvmsg(2), sendmsg(2); flags are passed on,

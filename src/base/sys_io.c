@@ -96,10 +96,13 @@ ssize_t rt_sys_pwrite(int fd, const void *buf, size_t n, off_t offset) {
     return RETRY(pwrite(fd, buf, n, offset));
 }
 
-ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset) {
-    struct iovec iov = {.iov_base = buf, .iov_len = n};
+ssize_t rt_sys_preadv_nowait(int fd, const struct iovec *iov, int count, off_t offset) {
     int err = rt_fault(RT_FAULT_NOWAIT);
-    return err ? err : RETRY(preadv2(fd, &iov, 1, offset, RWF_NOWAIT));
+    return err ? err : RETRY(preadv2(fd, iov, count, offset, RWF_NOWAIT));
+}
+
+ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset) {
+    return rt_sys_preadv_nowait(fd, &(struct iovec){.iov_base = buf, .iov_len = n}, 1, offset);
 }
 
 ssize_t rt_sys_pwrite_nowait(int fd, const void *buf, size_t n, off_t offset) {
@@ -134,8 +137,7 @@ ssize_t rt_sys_sendfile(int out, int in, off_t *offset, size_t n, bool worker) {
 }
 
 ssize_t rt_sys_readv_nowait(int fd, const struct iovec *iov, int count) {
-    int err = rt_fault(RT_FAULT_NOWAIT);
-    return err ? err : RETRY(preadv2(fd, iov, count, -1, RWF_NOWAIT));
+    return rt_sys_preadv_nowait(fd, iov, count, -1);
 }
 
 ssize_t rt_sys_writev_nowait(int fd, const struct iovec *iov, int count) {

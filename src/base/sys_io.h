@@ -29,6 +29,7 @@ ssize_t rt_sys_pwrite(int fd, const void *buf, size_t n, off_t offset);
 /* The same without waiting, as rt_sys_readv_nowait. An offset below 0 would be the file
  * position. */
 ssize_t rt_sys_pread_nowait(int fd, void *buf, size_t n, off_t offset);
+ssize_t rt_sys_preadv_nowait(int fd, const struct iovec *iov, int count, off_t offset);
 ssize_t rt_sys_pwrite_nowait(int fd, const void *buf, size_t n, off_t offset);
 /* No SIGPIPE is left behind. worker: the thread has it blocked, so that this comes cheaper. */
 ssize_t rt_sys_sendfile(int out, int in, off_t *offset, size_t n, bool worker);

@@ -1,6 +1,8 @@
 /* Files: reading and writing at an offset, and sending one. */
 #include "net.h"
 
+#include "base/fault.h"
+
 #include <pthread.h>
 
 static go_waitgroup wg;
@@ -136,20 +138,50 @@ static void send_over(int out, int in, bool thread) {
     T_EQ(close(s.in), 0);
 }
 
+static void over_tcp(bool thread) {
+    int fd[2];
+    net_pair(fd);
+    T_EQ(setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &(int){65536}, sizeof(int)), 0);
+    T_EQ(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &(int){65536}, sizeof(int)), 0);
+    send_over(fd[0], fd[1], thread);
+}
+
 static void over_sockets(void *arg) {
     (void)arg;
     for (int i = 0; i < 4; i++) {
         int fd[2];
-        net_pair(fd);
-        T_EQ(setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &(int){65536}, sizeof(int)), 0);
-        T_EQ(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &(int){65536}, sizeof(int)), 0);
-        send_over(fd[0], fd[1], i & 1);
+        over_tcp(i & 1);
         T_EQ(socketpair(AF_UNIX, SOCK_STREAM | (i & 2 ? SOCK_NONBLOCK : 0), 0, fd), 0);
         send_over(fd[0], fd[1], i & 1);
     }
 }
 Test(file, sendfile_to_any_socket) {
     RUN(over_sockets);
+}
+
+/* Each look at the cache says no, or one of the first few does. */
+static void without_cache(void *arg) {
+    static const int errors[] = {EAGAIN, EOPNOTSUPP};
+    struct go_stats st = GO_STATS_INIT;
+    over_sockets(arg);
+    T_EQ(go_stats(&st), 0);
+    bool cached = st.blocking_threads == 0; /* where the file system can tell */
+    for (int i = 0; i < 2; i++) {
+        rt_fault_arm(RT_FAULT_NOWAIT, 1, true, errors[i]);
+        over_tcp(false);
+        T_EQ(go_stats(&st), 0);
+        T_ASSERT(st.blocking_threads > 0);
+        over_sockets(arg);
+    }
+    for (uint32_t nth = 1; cached && nth < 4; nth++) {
+        rt_fault_arm(RT_FAULT_NOWAIT, nth, false, EAGAIN);
+        over_sockets(arg);
+        T_EQ(rt_fault_points[RT_FAULT_NOWAIT].hits, 1);
+    }
+    rt_fault_disarm();
+}
+Test(file, sendfile_leaves_to_the_pool_what_is_not_cached) {
+    RUN(without_cache);
 }
 
 static void over_others(void *arg) {

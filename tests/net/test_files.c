@@ -118,6 +118,13 @@ static void without(void *arg) {
     T_EQ(go_write(fd, "ab", 2), 2); /* by the worker itself */
     T_EQ(go_pread(fd, &c, 1, 1), 1);
     T_EQ(c, 'b');
+    int pair[2];
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    T_EQ(go_sendfile(pair[0], fd, &(off_t){0}, 2), 2);
+    T_EQ(go_read(pair[1], &c, 1), 1);
+    T_EQ(c, 'a');
+    T_EQ(go_close(pair[0]), 0);
+    T_EQ(go_close(pair[1]), 0);
     T_EQ(threads(), 0);
     rt_fault_disarm();
     T_EQ(go_close(fd), 0);
@@ -330,8 +337,8 @@ static void hold_pool(void *arg) {
     (void)arg;
     T_EQ(go_blocking(hold, NULL, NULL), 0);
 }
-enum { VICTIMS = 5 };
-static int victim[VICTIMS];
+enum { VICTIMS = 7 };
+static int victim[VICTIMS], kept, socket_pair[2];
 static void *late_call(void *arg) {
     int i = net_int(arg), fd = victim[i];
     switch (i) {
@@ -343,6 +350,10 @@ static void *late_call(void *arg) {
         return net_ptr((int)go_read(fd, &(char){0}, 1));
     case 3:
         return net_ptr((int)go_pread(fd, &(char){0}, 1, 0));
+    case 4:
+        return net_ptr((int)go_sendfile(socket_pair[0], fd, NULL, 1));
+    case 5:
+        return net_ptr((int)go_sendfile(fd, kept, NULL, 1));
     default:
         return net_ptr(go_fsync(fd));
     }
@@ -355,6 +366,8 @@ static void *close_late(void *arg) {
         T_ASSERT((victim[i] = go_open(in_dir(path, "a"), O_RDWR | O_CREAT, 0600)) >= 0);
     int other = go_open(in_dir(path, "b"), O_RDWR | O_CREAT, 0600);
     T_ASSERT(other >= 0);
+    kept = other;
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, socket_pair), 0);
     T_EQ(go_waitgroup_spawn(&wg, hold_pool, NULL), 0);
     while (!rt_load_seq_cst(&held))
         go_yield();
@@ -382,6 +395,8 @@ static void *close_late(void *arg) {
     for (int i = 0; i < VICTIMS; i++)
         T_EQ(go_close(victim[i]), 0);
     T_EQ(go_close(other), 0);
+    T_EQ(go_close(socket_pair[0]), 0);
+    T_EQ(go_close(socket_pair[1]), 0);
     T_EQ(go_unlink(path), 0);
     T_EQ(go_unlink(in_dir(path, "a")), 0);
     return arg;
