@@ -69,6 +69,7 @@ var benches = map[string]bench{
 	// Go has no other way to wait for a connection: the same.
 	"idleconn_when": {n: 10_000, once: true, run: benchIdleconn},
 	"preempt":       {n: 2_000, once: true, run: benchPreempt},
+	"file_read":     {n: 400_000, run: benchFileRead},
 }
 
 var servers = map[string]func(address string) error{

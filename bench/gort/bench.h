@@ -73,6 +73,7 @@ extern const struct bench bench_gen[];
 extern const struct bench bench_timers_mem[];
 extern const struct bench bench_hogs[];
 extern const struct bench bench_idleconn[];
+extern const struct bench bench_files[];
 extern const struct bench bench_servers[];
 
 /* The measured part of a repetition; ops as bench.md counts them. */

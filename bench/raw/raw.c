@@ -1,5 +1,6 @@
-/* raw.c - gort-raw: echo and http_raw as one would write them by hand, without green threads: the
- * yardstick for what the servers on gort may cost.
+/* raw.c - gort-raw: echo, http_raw and mixed as one would write them by hand, without green
+ * threads: the yardstick for what the servers on gort may cost. mixed is http_raw whose /burn
+ * computes for 5 ms, in the loop: all others wait.
  *
  * One thread, one epoll, edge triggered. A connection is registered once, for both directions, and
  * never changed. What makes it cheap is what it leaves out:
@@ -17,6 +18,7 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -37,6 +40,7 @@ struct conn {
     int fd;
     bool gone;      /* the peer has said FIN: read on until 0 */
     bool closing;   /* after what is still to be sent */
+    bool burn;      /* the request is one for /burn */
     bool in_again;  /* member of the list `again` */
     size_t skip;    /* bytes of a request's body that have not come; nobody looks at them */
     size_t head;    /* bytes of a request that has not arrived in full */
@@ -88,6 +92,7 @@ static bool request_line(struct conn *c, const char *line, size_t len) {
         memchr(line + method, ' ', (size_t)(version - line) - method))
         return false;
     c->closing = version[8] == '0';
+    c->burn = is(line + method, (size_t)(version - line) - method, "/burn");
     return true;
 }
 
@@ -136,6 +141,41 @@ static ssize_t parse(struct conn *c, const char *in, size_t len) {
     return 0;
 }
 
+/* /burn: so many steps, each of which needs the one before, that they take 5 ms of CPU; 0: none. */
+static long burn_steps;
+
+static uint64_t burn(long steps) {
+    uint64_t x = 88172645463325252u;
+
+    for (long i = 0; i < steps; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+    }
+    return x;
+}
+
+static int64_t cpu_ns(void) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void calibrate(void) {
+    const long sample = 1000000;
+    int64_t best = INT64_MAX;
+
+    for (int i = 0; i < 20; i++) {
+        int64_t from = cpu_ns();
+        if (burn(sample) == 0)
+            abort(); /* it never gets there; the compiler does not know */
+        int64_t took = cpu_ns() - from;
+        best = took < best ? took : best;
+    }
+    burn_steps = (long)(INT64_C(5000000) * sample / best);
+}
+
 /* Answers every request whose head is there, pipelined ones with one write. */
 static size_t http_raw(struct conn *c, const char *in, size_t len, const char **out,
                        size_t *out_len) {
@@ -152,6 +192,8 @@ static size_t http_raw(struct conn *c, const char *in, size_t len, const char **
         ssize_t head = parse(c, in + used, len - used);
         if (!head)
             break;
+        if (head > 0 && c->burn && burn(burn_steps) == 0)
+            abort();
         const char *answer = head < 0 ? bad : hello;
         size_t size = strlen(answer);
         memcpy(output + *out_len, answer, size);
@@ -332,12 +374,17 @@ static _Noreturn void serve(int listener) {
 int main(int argc, char **argv) {
     unsigned port = 8080;
 
-    if (argc > 1)
-        handle = !strcmp(argv[1], "echo") ? echo : !strcmp(argv[1], "http_raw") ? http_raw : NULL;
+    bool mixed = argc > 1 && !strcmp(argv[1], "mixed");
+    if (argc > 1 && !strcmp(argv[1], "echo"))
+        handle = echo;
+    else if (mixed || (argc > 1 && !strcmp(argv[1], "http_raw")))
+        handle = http_raw;
     if (!handle) {
-        fprintf(stderr, "usage: gort-raw echo|http_raw [port=N]\n");
+        fprintf(stderr, "usage: gort-raw echo|http_raw|mixed [port=N]\n");
         return 2;
     }
+    if (mixed)
+        calibrate();
     for (int i = 2; i < argc; i++) {
         if (!strcmp(argv[i], "--procs") && i + 1 < argc)
             i++; /* one thread, whatever is asked for */

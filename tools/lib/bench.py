@@ -59,20 +59,27 @@ BENCHES = [
     Bench("mem", "memory of a parked task", 100_000, 100_000, 1, "bytes_per_task", "B", True),
     Bench("idleconn", "an idle connection, reader", 9_000, 2_000, None, "bytes_per_conn", "B", False),
     Bench("idleconn_when", "the same, go_spawn_when", 9_000, 2_000, None, "bytes_per_conn", "B", False),
+    Bench("file_read", "4 KiB of a cached file", 400_000, 100_000, None, "ns_per_op", "ns", False),
+    Bench("file_read_threads", "the same, pread in threads", 400_000, 100_000, None, "ns_per_op", "ns", False),
     Bench("preempt", "1 ms sleep beside hogs, p99 late", 2_000, 500, MOST, "p99_us", "us", True),
     Bench("checkpoint", "go_checkpoint less the loop", 20_000_000, 5_000_000, 1, "ns_per_op", "ns", False),
 ]
 
 # Server benches; pinned: the server has one core for itself and the load generator another. burn: per
-# cent; rate: requests a second, 0 = as many as are answered; serves: the programs' name for it, if another.
-Server = namedtuple("Server", "name what proto conns burn pinned key unit default rate serves", defaults=(0, None))
+# cent; rate: requests a second, 0 = as many as are answered; serves: the programs' name for it, if another; seconds: at least.
+Server = namedtuple("Server", "name what proto conns burn pinned key unit default rate serves seconds", defaults=(0, None, 0))
 SERVERS = [
     Server("echo", "TCP echo, CPU a request", "echo", 64, 0, True, "server_cpu_us_per_req", "us", True),
+    Server("wake", "echo over one connection: p50", "echo", 1, 0, True, "p50_us", "us", False, serves="echo"),
     Server("http", "HTTP server, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("http_raw", "HTTP by hand, CPU a request", "http", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("mixed", "1% burn 5 ms: p99 of the others", "http", 8, 1, False, "p99_us", "us", False),
     Server("mixed_2k", "the same, 2,000 requests/s", "http", 8, 1, False, "p99_us", "us", True, 2_000, "mixed"),
+    # So many per cent of a core are burnt, 5 ms at a time. --only stall: all three.
+    *(Server(f"stall_{core}", f"{core}% of a core burnt: p99.9", "http", 64, core / 10, False, "p99.9_us", "us", False, 2_000,
+             "mixed", 6) for core in (6, 64, 160)),
 ]
+STALLS = tuple(s.name for s in SERVERS if s.name.startswith("stall_"))
 BODY = "Hello, World!"
 
 
@@ -99,7 +106,7 @@ class Peer:
 PEERS = [
     Peer("gort", "gort", OUT / "gort-bench"),
     Peer("go", "Go", OUT / "go-bench"),
-    Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "http_raw"), tasks=False),
+    Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "wake", "http_raw", *STALLS), tasks=False),
 ]
 
 notices, errors = [], []
@@ -288,6 +295,12 @@ def wait_for_port(server, port, stderr):
     raise Failed("the server's port did not answer within 5 s")
 
 
+def busy_s():
+    """CPU seconds that the machine has not been idle."""
+    ticks = [int(t) for t in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def run_server(peer, bench, procs, cores, seconds, warmup):
     port = free_port()
     command = [str(c) for c in peer.server_command(bench.serves or bench.name, port, procs)]
@@ -307,8 +320,10 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
                 load += ["--burn-percent", bench.burn]
             if bench.rate:
                 load += ["--rate", bench.rate]
+            busy, began = busy_s(), time.monotonic()
             done = subprocess.run([str(a) for a in load], capture_output=True, text=True, preexec_fn=pin(client_cores),
                                   timeout=seconds + warmup + 60)
+            busy, took = busy_s() - busy, time.monotonic() - began
             if server.poll() is not None:
                 stderr.seek(0)
                 raise Failed("the server died: " + explain(stderr.read(), server.returncode))
@@ -326,7 +341,9 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
     if done.returncode:
         raise Failed(explain(done.stderr, done.returncode))
     result = read_json(done.stdout, "gort-loadgen")
-    return {"runtime": peer.name, "bench": bench.name, "procs": procs, **result}
+    # What else the machine did: who has lost its CPU to that is late, whatever its runtime.
+    others = max(0, busy / took - result["server_cores"] - result["client_cores"])
+    return {"runtime": peer.name, "bench": bench.name, "procs": procs, **result, "others_cores": round(others, 2)}
 
 
 def plain_thread(run):
@@ -402,7 +419,7 @@ def run_all(rows, peers, options):
                 result = None
                 try:
                     if row.is_server():
-                        result = run_server(peer, row.bench, row.procs, cores, seconds, warmup)
+                        result = run_server(peer, row.bench, row.procs, cores, max(seconds, row.bench.seconds), warmup)
                     else:
                         n = row.bench.quick_n if options.quick else row.bench.n
                         result = run_task(peer, row.bench, row.procs, n)
@@ -482,20 +499,20 @@ def print_tables(rows, peers, rounds):
     servers = [r for r in rows if r.is_server() and r.results]
     if not servers:
         return
-    table = [["server", "", "requests/s", "CPU us/request", "p50 us", "p99 us", "p99.9 us"]]
+    table = [["server", "", "requests/s", "CPU us/request", "p50 us", "p99 us", "p99.9 us", "other load"]]
     for row in servers:
         for peer in peers:
             best = row.best(peer.name)
             if best:
                 table.append([row.bench.name, peer.label, f"{best['rps']:,.0f}", f"{best['server_cpu_us_per_req']:.2f}",
-                              *(f"{best[p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us"))])
+                              *(f"{best[p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us")), f"{best['others_cores']:.2f}"])
             if best and row.bench.burn:
                 table.append(["", f"{peer.label}, its burns", f"{best['burns'] / best['duration_s']:,.0f}", "",
-                              *(f"{best['burn_' + p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us"))])
+                              *(f"{best['burn_' + p]:,.0f}" for p in ("p50_us", "p99_us", "p99.9_us")), ""])
     print()
     print_columns(table)
     kinds = ", ".join(f"{r.bench.name} {r.bench.conns} connections" for r in servers)
-    print(f"{kinds}; every byte of every answer was checked.")
+    print(f"{kinds}; every byte of every answer was checked. Other load: CPUs that neither server nor load generator used.")
 
 
 def machine_line(go_version):
@@ -560,7 +577,7 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers; kv: the example kv beside redis-server")
+                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), none")
@@ -570,6 +587,8 @@ def parse_options():
         p.error("--rounds: at least 1")
     o.budget, o.least = (20, 1) if o.quick else (120, 2)
     o.only = o.only.split(",") if o.only else [b.name for b in BENCHES + SERVERS if b.default]
+    if "stall" in o.only:
+        o.only[o.only.index("stall"):o.only.index("stall") + 1] = STALLS
     o.scale = o.only == ["scale"]
     o.kv = o.only == ["kv"]
     if o.scale or o.kv:
