@@ -36,7 +36,7 @@ static ssize_t sock_recv(struct rt_fd_op *op, void *buf, size_t n, int flags) {
         if (rt_likely(rt_fd_fresh(op, RT_IN)) || flags) {
             ssize_t r = rt_sys_recv(op->fd, buf, n, flags | MSG_DONTWAIT);
             if (r != -EAGAIN || (flags & MSG_DONTWAIT)) {
-                if (r > 0 && (size_t)r < n && !flags)
+                if (r > 0 && ((size_t)r < n || RT_TRY == RT_POLL_AFTER_ANY) && !flags)
                     rt_fd_drained(op, RT_IN);
                 return r;
             }

@@ -131,13 +131,19 @@ static inline void rt_fd_end(struct rt_fd_op *op) {
         rt_fd_end_slow();
 }
 
+/* tools/bench --only tries builds the others, too, for the table in docs/performance.md. */
+enum { RT_TRY_UNLESS_DRY, RT_TRY_ALWAYS, RT_POLL_AFTER_ANY };
+#ifndef RT_TRY
+#define RT_TRY RT_TRY_UNLESS_DRY
+#endif
+
 /* Before each try: note what has happened so far. False: the latest transfer left nothing behind
  * and no event came since, so a try would be wasted. */
 static inline bool rt_fd_fresh(struct rt_fd_op *op, int dir) {
     /* Acquire: keeps the try behind it, and pairs with the release in rt_fd_event (flags first). */
     uint32_t edge = rt_load_acquire(&op->slot->edge[dir]);
     op->edge[dir] = edge;
-    return rt_load_relaxed(&op->slot->dry[dir]) != edge + 1;
+    return RT_TRY == RT_TRY_ALWAYS || rt_load_relaxed(&op->slot->dry[dir]) != edge + 1;
 }
 
 /* The try that rt_fd_fresh preceded moved less than it could. */

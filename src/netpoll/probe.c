@@ -46,7 +46,7 @@ static int run(struct rt_ring *r, int bell) {
 
     /* The flag shows deferred work, and entering runs it. */
     rt_sys_eventfd_add(bell);
-    if (!rt_ring_wants(r))
+    if (RT_RING_DEFERRED && !rt_ring_wants(r))
         return -EOPNOTSUPP;
     rt_ring_submit(r);
     if (!next_is(r, POLL, &res) || !(res & POLLIN))

@@ -90,11 +90,12 @@ int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
         completions = 2 * tiny;
     }
     struct io_uring_params p = {
-        .flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP |
-                 IORING_SETUP_CQSIZE,
+        .flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL |
+                 IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
         .cq_entries = completions,
     };
+    if (RT_RING_DEFERRED)
+        p.flags |= IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
     *r = (struct rt_ring){0};
     int err = rt_fault(RT_FAULT_RING);
     if (err == 0)

@@ -13,6 +13,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* tools/bench --only ring builds the other, too: completions that interrupt the owner. */
+#ifndef RT_RING_DEFERRED
+#define RT_RING_DEFERRED 1
+#endif
+
 struct rt_ring {
     struct io_uring u;
     uint32_t wait_flags; /* for io_uring_enter2 in rt_ring_wait */

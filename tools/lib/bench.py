@@ -23,6 +23,7 @@ sys.dont_write_bytecode = True
 import chart  # noqa: E402 (beside this file)
 import kv  # noqa: E402
 import scale  # noqa: E402
+import variants  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -66,8 +67,10 @@ BENCHES = [
 ]
 
 # Server benches; pinned: the server has one core for itself and the load generator another. burn: per
-# cent; rate: requests a second, 0 = as many as are answered; serves: the programs' name for it, if another; seconds: at least.
-Server = namedtuple("Server", "name what proto conns burn pinned key unit default rate serves seconds", defaults=(0, None, 0))
+# cent; rate: requests a second, 0 = as many as are answered; serves: the programs' name for it, if another; seconds: at
+# least; size: bytes of an echo message.
+Server = namedtuple("Server", "name what proto conns burn pinned key unit default rate serves seconds size",
+                    defaults=(0, None, 0, 64))
 SERVERS = [
     Server("echo", "TCP echo, CPU a request", "echo", 64, 0, True, "server_cpu_us_per_req", "us", True),
     Server("wake", "echo over one connection: p50", "echo", 1, 0, True, "p50_us", "us", False, serves="echo"),
@@ -92,10 +95,11 @@ class Unknown(Exception):
 
 
 class Peer:
-    """A runtime: its program, and which server benches it has (None: asks the program)."""
+    """A runtime: its program, and which server benches it has (None: asks the program); env: for its servers."""
 
-    def __init__(self, name, label, program, servers=None, tasks=True):
+    def __init__(self, name, label, program, servers=None, tasks=True, env=()):
         self.name, self.label, self.program, self.servers, self.tasks = name, label, program, servers, tasks
+        self.env = {**os.environ, **dict(env)}
 
     def server_command(self, bench, port, procs):
         if self.name == "gort" and bench == "http":
@@ -309,11 +313,11 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
     server_cores, client_cores = cores if bench.pinned else (None, None)
     with tempfile.TemporaryFile("w+") as stderr:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-                                  preexec_fn=pin(server_cores))
+                                  preexec_fn=pin(server_cores), env=peer.env)
         try:
             wait_for_port(server, port, stderr)
             load = [OUT / "gort-loadgen", "--port", port, "--conns", bench.conns, "--duration", seconds,
-                    "--warmup", warmup, "--proto", bench.proto, "--server-pid", server.pid]
+                    "--warmup", warmup, "--proto", bench.proto, "--size", bench.size, "--server-pid", server.pid]
             if bench.proto == "http":
                 load += ["--expect", BODY]
             if bench.burn:
@@ -577,7 +581,8 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name")
+                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name; tries, "
+                   "ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), none")
@@ -591,7 +596,8 @@ def parse_options():
         o.only[o.only.index("stall"):o.only.index("stall") + 1] = STALLS
     o.scale = o.only == ["scale"]
     o.kv = o.only == ["kv"]
-    if o.scale or o.kv:
+    o.variants = o.only[0] if len(o.only) == 1 and o.only[0] in variants.TABLES else None
+    if o.scale or o.kv or o.variants:
         o.only = []
     if o.only == ["all"]:
         o.only = names
@@ -605,7 +611,7 @@ def parse_options():
         p.error("--procs: numbers with commas between them")
     if min(o.procs) < 1:
         p.error("--procs: at least 1")
-    o.peers = [] if o.peers == "none" or o.kv else o.peers.split(",")
+    o.peers = [] if o.peers == "none" or o.kv or o.variants else o.peers.split(",")
     for name in o.peers:
         if name not in [peer.name for peer in PEERS[1:]]:
             p.error(f"--peers: no peer {name}; there are {' '.join(peer.name for peer in PEERS[1:])}")
@@ -657,6 +663,8 @@ def main():
         return run_scale(peers, machine)
     if o.kv:
         return kv.run(sys.modules[__name__], BUILD / "examples/kv", o.rounds or (1 if o.quick else 3), o.quick, OUT, machine)
+    if o.variants:
+        return variants.run(sys.modules[__name__], o.variants, o.rounds or 3, o.quick, OUT, machine)
     rounds = run_all(rows, peers, o)
     print_tables(rows, peers, rounds)
     report(rows, peers, machine, rounds)

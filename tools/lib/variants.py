@@ -1,0 +1,89 @@
+"""tools/bench --only tries, --only ring: decisions inside the netpollers, beside what they were decided against.
+
+Each variant is gort-bench built once more with a compiler flag, or run with another engine. Every round runs each row on
+each variant, one right after the other; the table has the least of all rounds: what others do to the machine only adds.
+"""
+import json
+import time
+from collections import namedtuple
+
+Variant = namedtuple("Variant", "name flags engine")
+URING, EPOLL = "uring", "epoll"
+
+
+def echo(bench, name, conns, size=64, **more):
+    keys = {"pinned": True, "key": "server_cpu_us_per_req", "unit": "us", "default": False, "serves": "echo", **more}
+    return bench.Server(name, "", "echo", conns, 0, size=size, **keys)
+
+
+def tries(bench):
+    """When a read tries first, and when it polls first: by the number of connections and the size of a message."""
+    variants = [Variant("uring: unless dry", "", URING), Variant("uring: always", "-DRT_TRY=1", URING),
+                Variant("uring: never after a read", "-DRT_TRY=2", URING),
+                Variant("epoll: unless dry", "", EPOLL), Variant("epoll: always", "-DRT_TRY=1", EPOLL)]
+    rows = [(echo(bench, f"{conns:,} x {size:,} B", conns, size), 1)
+            for size in (64, 4096, 65536) for conns in (1, 64, 512, 4000)]
+    return variants, rows
+
+
+def ring(bench):
+    """Completions that wait until their owner enters the kernel, or interrupt it."""
+    variants = [Variant("deferred", "", URING), Variant("prompt", "-DRT_RING_DEFERRED=0", URING)]
+    by_name = {s.name: s for s in bench.SERVERS}
+    rows = [(echo(bench, f"echo, {conns:,} connections", conns), 1) for conns in (1, 64, 512)]
+    rows += [(echo(bench, "8 Ps on all cores, 64 connections", 64, pinned=False), 8),
+             (echo(bench, "nearly idle: 100 requests/s", 64, rate=100), 1),
+             (by_name["stall_6"], 2), (by_name["stall_64"], 2), (by_name["stall_160"], 2)]
+    return variants, rows
+
+
+TABLES = {"tries": tries, "ring": ring}
+
+
+def build(bench, variant):
+    """The program of a variant, as a peer."""
+    program = bench.OUT / "gort-bench"
+    if variant.flags:
+        tree = bench.BUILD / "variants" / variant.flags.lstrip("-")
+        bench.run_or_die(["cmake", "-S", bench.ROOT, "-B", tree, "-DCMAKE_BUILD_TYPE=Release", "-DGORT_BUILD_TESTS=OFF",
+                          "-DGORT_BUILD_EXAMPLES=OFF", f"-DCMAKE_C_FLAGS={variant.flags}"])
+        bench.run_or_die(["cmake", "--build", tree, "--parallel", "2", "--target", "gort-bench"])
+        program = tree / "bench/gort-bench"
+    return bench.Peer("gort", variant.name, program, env={"GORT_NETPOLL": variant.engine})
+
+
+def cell(runs):
+    """CPU us a request, and where green threads burn, what the others and the burns had to wait."""
+    if not runs:
+        return "-"
+    text = f"{min(r['server_cpu_us_per_req'] for r in runs):.2f}"
+    if "burns" in runs[0]:
+        text += "".join(f" / {min(r[key] for r in runs) / 1000:.1f}" for key in ("p99_us", "p99.9_us", "burn_p99_us"))
+    return text
+
+
+def run(bench, table, rounds, quick, out, machine):
+    """The exit status; out: the folder for the JSON."""
+    variants, rows = TABLES[table](bench)
+    peers = [build(bench, v) for v in variants]
+    results = {(row.name, peer.label): [] for row, _ in rows for peer in peers}
+    cores, began, failed = bench.split_cores(), time.monotonic(), []
+    for number in range(rounds):
+        for step, (row, procs) in enumerate(rows, 1):
+            bench.progress(step, len(rows), began, f"round {number + 1}  {row.name}")
+            for peer in peers if number % 2 == 0 else reversed(peers):
+                try:
+                    seconds = 1 if quick else max(2, row.seconds)
+                    results[row.name, peer.label].append(bench.run_server(peer, row, procs, cores, seconds, 0.5))
+                except bench.Failed as e:
+                    failed.append(f"{row.name}, {peer.label}, round {number + 1}: {e}")
+    print(bench.clear())
+    bench.print_columns([[table, *(p.label for p in peers)]] +
+                        [[row.name, *(cell(results[row.name, p.label]) for p in peers)] for row, _ in rows])
+    print(f"CPU us of the server for a request, least of {rounds} rounds; stall: / p99 and p99.9 of the others / p99 of the burns, "
+          f"ms.\n\n{machine}")
+    (out / f"{table}.json").write_text(json.dumps({"machine": machine, "errors": failed, "runs": {
+        f"{row}, {label}": runs for (row, label), runs in results.items()}}, indent=1) + "\n")
+    for line in failed:
+        print("ERROR", line)
+    return 1 if failed else 0
