@@ -111,6 +111,7 @@ PEERS = [
     Peer("gort", "gort", OUT / "gort-bench"),
     Peer("go", "Go", OUT / "go-bench"),
     Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "wake", "http_raw", *STALLS), tasks=False),
+    Peer("hyper", "hyper", BUILD / "hyper/release/hyper-bench", servers=("http",), tasks=False),
 ]
 
 notices, errors = [], []
@@ -221,6 +222,18 @@ def build_go():
     run_or_die([go, "build", "-o", OUT / "go-bench", "."], cwd=ROOT / "bench/go",
                env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""})
     return version
+
+
+def build_hyper():
+    """Rust's HTTP server; without a toolchain or its crates there is a notice, and it is skipped."""
+    if not shutil.which("cargo"):
+        return notice("no cargo (rustup.rs, or your distribution's package): hyper is skipped")
+    print("building the hyper program", flush=True)
+    done = subprocess.run(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", BUILD / "hyper"],
+                          cwd=ROOT / "bench/hyper", capture_output=True, text=True)
+    if done.returncode:
+        notice(f"hyper is skipped: {explain(done.stderr, done.returncode)}")
+    return None
 
 
 # Running
@@ -585,7 +598,7 @@ def parse_options():
                    "ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
-    p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), none")
+    p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), hyper, none")
     p.add_argument("--no-build", action="store_true", help="use the programs as they are")
     o = p.parse_args()
     if o.rounds is not None and o.rounds < 1:
@@ -644,6 +657,8 @@ def main():
         go_version = find_go()[1] if o.no_build and (OUT / "go-bench").exists() else build_go()
         if not go_version:
             o.peers.remove("go")
+    if "hyper" in o.peers and not o.no_build:
+        build_hyper()
     peers = [p for p in PEERS if p.name == "gort" or p.name in o.peers]
     for peer in list(peers):
         if not peer.program.exists():
