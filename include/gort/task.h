@@ -101,9 +101,23 @@ GO_API uint64_t go_id(void);
 /* Number of processors (P) of the running runtime; 0 when it is not running. */
 GO_API unsigned go_procs(void);
 
-/* A preemption point for loops that compute: yields when the time slice (10 ms) is over, a load and
- * a branch otherwise. May park; does nothing on other threads. */
+/* A preemption point for loops that compute: yields when the time slice (10 ms) is over, or others
+ * have waited for a while; a load and a branch otherwise. May park; leaves errno as it was. Does
+ * nothing on other threads, in signal handlers on an alternate stack, after vfork, and in what gort
+ * itself calls, as a malloc of yours. A compiler flag puts one into every loop: see
+ * docs/checkpoints.md. */
 GO_API void go_checkpoint(void);
+
+/* Not 0 while somebody may have to give way; the runtime alone writes it. One word for all threads:
+ * a thread-local one must not be looked at in code that may go on on another thread. */
+GO_API extern unsigned go_checkpoint_due;
+GO_API void go_checkpoint_slow(void); /* the rest of go_checkpoint */
+
+/* The function itself is in the library too, for pointers to it and for other languages. */
+extern inline __attribute__((gnu_inline, always_inline)) void go_checkpoint(void) {
+    if (__builtin_expect(__atomic_load_n(&go_checkpoint_due, __ATOMIC_RELAXED) != 0, 0))
+        go_checkpoint_slow();
+}
 
 /* Between begin and end, which nest, go_checkpoint does nothing. On a green thread only; elsewhere
  * they do nothing. An end without a begin aborts. */

@@ -322,6 +322,26 @@ int rt_sys_tid(void) {
     return (int)syscall(SYS_gettid);
 }
 
+int rt_sys_pid(void) {
+    return getpid();
+}
+
+bool rt_sys_may_switch(int pid) {
+    int saved = errno;
+    stack_t ss;
+    bool may = getpid() == pid && sigaltstack(NULL, &ss) == 0 && !(ss.ss_flags & SS_ONSTACK);
+    errno = saved;
+    return may;
+}
+
+int rt_sys_errno(void) {
+    return errno;
+}
+
+void rt_sys_set_errno(int value) {
+    errno = value;
+}
+
 int64_t rt_sys_thread_cpu(pthread_t t) {
     clockid_t clock;
     struct timespec ts;

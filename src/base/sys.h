@@ -53,6 +53,14 @@ void rt_sys_thread_name(const char *name); /* of the calling thread */
 /* Signal handlers that ask for it run there from now on; base NULL: there is none. */
 void rt_sys_alt_stack(void *base, size_t bytes);
 int rt_sys_tid(void); /* of the calling thread */
+int rt_sys_pid(void);
+/* May the caller's stack be left for a while? Not in a signal handler on the alternate stack, nor
+ * in a child of vfork(2), which has the stack of process `pid`. */
+bool rt_sys_may_switch(int pid);
+/* errno, for those who keep it over a switch: its address is another one after that, and compilers
+ * take it for a constant. */
+int rt_sys_errno(void);
+void rt_sys_set_errno(int value);
 /* CPU time that a thread has used so far, in ns; -1: unknown. */
 int64_t rt_sys_thread_cpu(pthread_t t);
 /* What the kernel says of a thread of this process: 'R' runs or could, 'S' and 'D' sleeps, ...;

@@ -300,18 +300,30 @@ void go_yield(void) {
     rt_gate_leave(rt_m());
 }
 
+unsigned go_checkpoint_due; /* sysmon's, see there */
+
+/* A compiler puts checkpoints where nobody thought of one: into a malloc that we call, into the
+ * handler of a SIGSEGV, between vfork and exec, between a system call and the look at its errno. */
 static __attribute__((noinline)) void slice_over(struct rt_m *m) {
-    if (m->g->nopreempt == 0 && !m->locked)
-        go_yield();
+    if (m->in_rt || !m->g || m->g->nopreempt != 0 || m->locked || !rt_sys_may_switch(rt.pid))
+        return;
+    int saved = rt_sys_errno();
+    go_yield();
+    rt_sys_set_errno(saved); /* perhaps on another thread */
+}
+
+void go_checkpoint_slow(void) {
+    struct rt_m *m = rt_m();
+    if (!m)
+        return;
+    struct rt_p *p = rt_load_relaxed(&m->p); /* it may just be taken; nobody's wants to, always */
+    if (rt_load_relaxed(&p->attention) & RT_P_PREEMPT)
+        slice_over(m);
 }
 
 void go_checkpoint(void) {
-    struct rt_m *m = rt_m();
-    if (rt_unlikely(!m))
-        return;
-    struct rt_p *p = rt_load_relaxed(&m->p); /* it may just be taken; nobody's wants to, always */
-    if (rt_unlikely(rt_load_relaxed(&p->attention) & RT_P_PREEMPT))
-        slice_over(m);
+    if (rt_unlikely(rt_load_relaxed(&go_checkpoint_due) != 0))
+        go_checkpoint_slow();
 }
 
 void go_nopreempt_begin(void) {

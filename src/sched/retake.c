@@ -124,7 +124,7 @@ bool rt_spare_wait(struct rt_m *m) {
         rt_poller->retire(m, &ready);
         rt_ready_all(&ready);
     }
-    rt_store_relaxed(&m->away, 0);
+    rt_store_relaxed(&m->away, RT_AWAY_NOT);
     rt_lock(&spares.lock);
     if (spares.stop)
         rt_store_relaxed(&m->end, 1);
@@ -165,7 +165,7 @@ void rt_spares_end(void) {
 /* Behind m's gate. */
 static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
     heir->adopts = m;
-    rt_store_relaxed(&m->away, 1);
+    rt_store_relaxed(&m->away, RT_AWAY_HOG);
     rt_store_relaxed(&heir->p, p);
     rt_store_release(&p->m, heir); /* pairs with the acquire in rt_m_of */
     rt_store_relaxed(&m->p, rt.nobody);
@@ -257,6 +257,7 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     if (now - h->since < HOG_NS || (rt.flags & GO_STRICT) || !waited_for(p, now))
         return INT64_MAX;
     if (h->warned == 0) {
+        rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
         h->warned = now;
         h->cpu = rt_sys_thread_cpu(rt_m_of(p)->thread);
@@ -288,8 +289,15 @@ void rt_retake_spare(void) {
 uint32_t rt_retake_away(void) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < rt_load_relaxed(&rt.nms); i++)
-        n += rt_load_relaxed(&rt.ms[i].away);
+        n += rt_load_relaxed(&rt.ms[i].away) != RT_AWAY_NOT;
     return n;
+}
+
+bool rt_retake_owed(void) {
+    for (uint32_t i = 0; i < rt_load_relaxed(&rt.nms); i++)
+        if (rt_load_relaxed(&rt.ms[i].away) == RT_AWAY_HOG)
+            return true;
+    return false;
 }
 
 uint32_t rt_retake_threads(void) {
@@ -315,6 +323,7 @@ void go_lock_thread(void) {
         m = rt_m();
     }
     m->locked = 1;
+    rt_store_relaxed(&m->away, RT_AWAY_LOCKED);
     g->flags |= RT_G_NOTE;
 }
 

@@ -34,6 +34,8 @@ static inline uint64_t rt_progress_any(const struct rt_p *p) {
 
 /* Ms whose P was taken and whose G runs on or sleeps in the kernel. Any thread. */
 uint32_t rt_retake_away(void);
+/* Is one of them not locked to its thread, so that it gives way at its next checkpoint? */
+bool rt_retake_owed(void);
 
 /* Threads of Ms, whatever they do. Any thread. */
 uint32_t rt_retake_threads(void);

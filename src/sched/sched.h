@@ -234,6 +234,8 @@ struct rt_p {
 
 /* ---- M --------------------------------------------------------------------------------------- */
 
+enum rt_away { RT_AWAY_NOT = 0, RT_AWAY_HOG, RT_AWAY_LOCKED }; /* runs on without a P */
+
 struct rt_m {
     uint32_t in_rt;         /* inside the runtime; own thread writes, see gate.h */
     uint32_t gate;          /* somebody else is at this M's P, or it has none; see gate.h */
@@ -256,7 +258,7 @@ struct rt_m {
     void *alt_stack;
     struct rt_m *next_spare; /* these are retake.c's */
     struct rt_m *adopts;    /* whose polls it has to issue again; own thread clears */
-    uint32_t away;          /* runs on without a P */
+    uint32_t away;          /* enum rt_away */
     uint32_t locked;        /* go_lock_thread, nested; own thread */
     uint32_t end;           /* a spare shall end */
     uint32_t gone;          /* its thread has ended before the stop: the place is free again */
@@ -290,6 +292,7 @@ struct rt_sched {
     uint64_t seed;          /* of choices made at random: GORT_SEED, else another each time */
     uint64_t foreign_spawned; /* by threads without a P */
     uint64_t foreign_ended;   /* before they have run (rt_spawn_undo) */
+    int pid;
     bool watch_deadlock;    /* go_run */
     uint32_t deadlocked;
 };

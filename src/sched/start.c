@@ -211,6 +211,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     }
     rt_chaos_start(env->chaos, env->seed);
     rt.seed = env->seed ? env->seed : rt_sys_random();
+    rt.pid = rt_sys_pid();
     rt.watch_deadlock = watch_deadlock;
     rt.deadlocked = 0;
     rt.foreign_spawned = rt.foreign_ended = 0;

@@ -82,6 +82,7 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
         seen->ticks = ticks;
         seen->since = now;
     } else if (now - seen->since >= RT_SLICE_NS) {
+        rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
         rt_fetch_or(&p->attention, RT_P_PREEMPT);
     }
     uint64_t progress = rt_progress_any(p);
@@ -93,6 +94,17 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
         rt_fetch_or(&p->attention, RT_P_LOOK);
     return help || rt_load_relaxed(&p->timer_when) <= now;
+}
+
+/* go_checkpoint_due: does any checkpoint have to look closer? Nobody but sysmon writes it, so it is
+ * sure to be set while a P's bit is, which sysmon alone sets; an M that has just lost its P, by
+ * sysmon, had that bit. For the others it costs a call more until it is cleared. */
+static void tell_checkpoints(void) {
+    bool due = rt_retake_owed();
+    for (uint32_t i = 0; i < rt.procs && !due; i++)
+        due = rt_load_relaxed(&rt.ps[i].attention) & RT_P_PREEMPT;
+    if (due != rt_load_relaxed(&go_checkpoint_due)) /* not a line that all would read anew */
+        rt_store_relaxed(&go_checkpoint_due, due);
 }
 
 static int64_t tick(struct seen *seen) {
@@ -115,6 +127,7 @@ static int64_t tick(struct seen *seen) {
             again = ns < again ? ns : again;
         }
     rt_retake_spare();
+    tell_checkpoints();
     bool kept = rt_load_relaxed(&rt_idle.keeper_when) <= when; /* by an M that sleeps until then */
     if (!kept && when - now < next)
         next = when - now;
@@ -233,5 +246,6 @@ void rt_sysmon_stop(void) {
     rt_store_release(&mon.stop, 1);
     rt_note_wake(&mon.note);
     pthread_join(mon.thread, NULL);
+    rt_store_relaxed(&go_checkpoint_due, 0);
     rt_sys_free(mon.seen);
 }

@@ -271,6 +271,18 @@ WEAK char rt_sys_thread_state(int tid) {
 WEAK int rt_sys_tid(void) {
     return 0;
 }
+WEAK int rt_sys_pid(void) {
+    return 0;
+}
+WEAK bool rt_sys_may_switch(int pid) {
+    return pid == 0;
+}
+WEAK int rt_sys_errno(void) {
+    return 0;
+}
+WEAK void rt_sys_set_errno(int value) {
+    (void)value;
+}
 WEAK void rt_pool_stop(void) {
 }
 WEAK void rt_sys_alt_stack(void *base, size_t bytes) {

@@ -158,6 +158,8 @@ GTest(retake, without_a_p_it_yields_and_gets_one) {
     go_yield();
     T_ASSERT(rt_m() && !rt_gate_is_shut(rt_m()));
     lose_p();
+    while (rt_load_relaxed(&go_checkpoint_due) == 0) /* sysmon has not taken it, but sees it */
+        rt_cpu_relax();
     go_checkpoint(); /* always wants to */
     T_ASSERT(!rt_gate_is_shut(rt_m()));
 }
