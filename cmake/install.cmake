@@ -3,7 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(TARGETS gort_static gort_shared EXPORT gortTargets
+install(TARGETS gort_static gort_shared gort_checkpoints EXPORT gortTargets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gort)
@@ -18,4 +18,6 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gortConfig.cmake
 file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 string(REGEX REPLACE "/$" "" gort_pc_prefix "\${pcfiledir}/${up}")
 configure_file(cmake/gort.pc.in gort.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gort.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+configure_file(cmake/gort-checkpoints.pc.in gort-checkpoints.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/gort.pc ${CMAKE_CURRENT_BINARY_DIR}/gort-checkpoints.pc
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

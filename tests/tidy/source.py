@@ -11,7 +11,7 @@ SCHED = ARCH | {"sched"}
 MIDDLE = SCHED | {"sync", "netpoll"}
 TOP = MIDDLE | {"task", "io"}
 MAY_INCLUDE = {"base": set(), "arch": BASE, "sched": ARCH, "sync": SCHED, "netpoll": SCHED,
-               "task": MIDDLE, "io": MIDDLE, "debug": TOP}
+               "task": MIDDLE, "io": MIDDLE, "debug": TOP, "checkpoints": set()}
 
 MAX_COLUMNS, MAX_FILE, MAX_FUNCTION = 100, 700, 90
 SCRIPT_COLUMNS = 140  # tables and messages in Python, Go and shell
