@@ -2,14 +2,25 @@ package main
 
 import (
 	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 func benchChanUnbuf(n int) outcome {
+	return play(n, func() {})
+}
+
+// The same, and the one that answers has a thread for itself.
+func benchLockThread(n int) outcome {
+	return play(n, runtime.LockOSThread)
+}
+
+func play(n int, begin func()) outcome {
 	ping, pong := make(chan int), make(chan int)
 	go func() {
+		begin()
 		for v := range ping {
 			pong <- v + 1
 		}
@@ -22,7 +33,7 @@ func benchChanUnbuf(n int) outcome {
 	}
 	close(ping)
 	<-pong
-	check("chan_unbuf", v, trips)
+	check("ping-pong", v, trips)
 	return outcome{ops: 2 * trips, result: v}
 }
 

@@ -70,6 +70,7 @@ var benches = map[string]bench{
 	"idleconn_when": {n: 10_000, once: true, run: benchIdleconn},
 	"preempt":       {n: 2_000, once: true, run: benchPreempt},
 	"file_read":     {n: 400_000, run: benchFileRead},
+	"lock_thread":   {n: 100_000, run: benchLockThread},
 }
 
 var servers = map[string]func(address string) error{

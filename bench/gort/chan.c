@@ -29,7 +29,14 @@ static void ponger(void *arg)
     go_waitgroup_done(&pp->done);
 }
 
-static void bench_run_chan_unbuf(struct bench_run *run)
+/* lock_thread: the same, and the one that answers has a thread for itself. */
+static void locked_ponger(void *arg)
+{
+    go_lock_thread();
+    ponger(arg); /* the end unlocks */
+}
+
+static void play(struct bench_run *run, void (*answers)(void *))
 {
     int64_t rounds = (run->n + 1) / 2;
     struct pingpong pp = {
@@ -38,7 +45,7 @@ static void bench_run_chan_unbuf(struct bench_run *run)
     };
 
     go_waitgroup_add(&pp.done, 1);
-    MUST(go_spawn(ponger, &pp));
+    MUST(go_spawn(answers, &pp));
     bench_begin(run);
     for (int64_t i = 0; i < rounds; i++) {
         int64_t answer;
@@ -46,13 +53,23 @@ static void bench_run_chan_unbuf(struct bench_run *run)
         MUST(go_chan_send(pp.ping, &i));
         MUST(go_chan_recv(pp.pong, &answer));
         if (answer != i + 1)
-            bench_die("chan_unbuf: %lld came back for %lld", (long long)answer, (long long)i);
+            bench_die("ping-pong: %lld came back for %lld", (long long)answer, (long long)i);
     }
     bench_end(run, rounds * 2);
     MUST(go_chan_close(pp.ping));
     MUST(go_waitgroup_wait(&pp.done));
     go_chan_free(pp.ping);
     go_chan_free(pp.pong);
+}
+
+static void bench_run_chan_unbuf(struct bench_run *run)
+{
+    play(run, ponger);
+}
+
+static void bench_run_lock_thread(struct bench_run *run)
+{
+    play(run, locked_ponger);
 }
 
 /* chan_buf: one producer, one consumer, which checks that the order is kept. */
@@ -212,6 +229,11 @@ const struct bench bench_chan[] = {
      .n = 3000000,
      .n_max = INT64_C(1) << 40,
      .run = bench_run_chan_unbuf},
+    {.name = "lock_thread",
+     .what = "the same with one that is locked to a thread (n messages)",
+     .n = 100000,
+     .n_max = INT64_C(1) << 40,
+     .run = bench_run_lock_thread},
     {.name = "chan_buf",
      .what = "1 producer, 1 consumer, capacity 128, 64-bit integers",
      .n = 5000000,

@@ -7,8 +7,7 @@
 static uint32_t numbers[KERNEL_N], work[KERNEL_N];
 static char text[KERNEL_N];
 
-static void fill(void)
-{
+static void fill(void) {
     uint32_t x = 1;
 
     for (int i = 0; i < KERNEL_N; i++) {
@@ -19,8 +18,7 @@ static void fill(void)
 }
 
 /* A chain of dependent multiplications, each 4 cycles long: what stands beside it is free. */
-static uint64_t hash(void)
-{
+static uint64_t hash(void) {
     uint64_t h = UINT64_C(1469598103934665603);
 
     for (int i = 0; i < KERNEL_N; i++)
@@ -29,8 +27,7 @@ static uint64_t hash(void)
 }
 
 /* Vectorised, if nothing is in the way. */
-static uint64_t sum(void)
-{
+static uint64_t sum(void) {
     uint32_t s = 0;
 
     for (int i = 0; i < KERNEL_N; i++)
@@ -38,8 +35,7 @@ static uint64_t sum(void)
     return s;
 }
 
-static void sift(uint32_t *a, size_t i, size_t n)
-{
+static void sift(uint32_t *a, size_t i, size_t n) {
     for (size_t c; (c = 2 * i + 1) < n; i = c) {
         if (c + 1 < n && a[c + 1] > a[c])
             c++;
@@ -52,8 +48,7 @@ static void sift(uint32_t *a, size_t i, size_t n)
 }
 
 /* Branches that nobody foresees. */
-static uint64_t heapsort(void)
-{
+static uint64_t heapsort(void) {
     memcpy(work, numbers, sizeof work);
     for (size_t i = KERNEL_N / 2; i-- > 0;)
         sift(work, i, KERNEL_N);
@@ -66,20 +61,17 @@ static uint64_t heapsort(void)
     return work[KERNEL_N / 2];
 }
 
-static __attribute__((noinline)) uint64_t fib(unsigned n)
-{
+static __attribute__((noinline)) uint64_t fib(unsigned n) {
     return n < 2 ? n : fib(n - 1) + fib(n - 2);
 }
 
 /* Nothing but calls: the dearest case. */
-static uint64_t calls(void)
-{
+static uint64_t calls(void) {
     return fib(20);
 }
 
 /* A byte at a time and a switch in it, as parsers have them. */
-static uint64_t parse(void)
-{
+static uint64_t parse(void) {
     uint64_t words = 0, numbers_seen = 0, in = 0;
 
     for (int i = 0; i < KERNEL_N; i++) {
@@ -97,17 +89,15 @@ static uint64_t parse(void)
     return words << 32 | numbers_seen;
 }
 
-static uint64_t prepare(void)
-{
+static uint64_t prepare(void) {
     fill();
     return 0;
 }
 
-const struct kernel KERNELS[] = {
-    {"", 1, prepare}, /* first */
-    {"hash, a byte", KERNEL_N, hash},
-    {"sum, a number", KERNEL_N, sum},
-    {"parse, a byte", KERNEL_N, parse},
-    {"heapsort, a number", KERNEL_N, heapsort},
-    {"fib, a call", 21891, calls},
-    {NULL, 0, NULL}};
+const struct kernel KERNELS[] = {{"", 1, prepare}, /* first */
+                                 {"hash, a byte", KERNEL_N, hash},
+                                 {"sum, a number", KERNEL_N, sum},
+                                 {"parse, a byte", KERNEL_N, parse},
+                                 {"heapsort, a number", KERNEL_N, heapsort},
+                                 {"fib, a call", 21891, calls},
+                                 {NULL, 0, NULL}};

@@ -11,16 +11,14 @@ enum { ROUNDS = 400 };
 
 static double best[2];
 
-static double timed(const struct kernel *k, uint64_t *result)
-{
+static double timed(const struct kernel *k, uint64_t *result) {
     int64_t start = go_now();
 
     *result = k->run();
     return (double)(go_now() - start) / (double)k->ops;
 }
 
-static void measure(const struct kernel *plain, const struct kernel *checked)
-{
+static void measure(const struct kernel *plain, const struct kernel *checked) {
     uint64_t result[2];
 
     best[0] = best[1] = 1e18;
@@ -36,8 +34,7 @@ static void measure(const struct kernel *plain, const struct kernel *checked)
     }
 }
 
-static void all(void *arg)
-{
+static void all(void *arg) {
     (void)arg;
     printf("%-20s %8s %8s\n", "ns", "plain", "checked");
     for (int i = 0; plain_kernels[i].name; i++) {
@@ -48,7 +45,6 @@ static void all(void *arg)
     }
 }
 
-int main(void)
-{
+int main(void) {
     return go_run(all, NULL) != 0;
 }

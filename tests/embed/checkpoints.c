@@ -165,7 +165,9 @@ static T_UNUSED void after_vfork(void) {
 #pragma GCC diagnostic pop
 
 static void (*const must_not[])(void) = {
-    in_nopreempt, inside, in_a_handler,
+    in_nopreempt,
+    inside,
+    in_a_handler,
 #ifndef T_TSAN /* which makes a fork of it */
     after_vfork,
 #endif

@@ -41,6 +41,7 @@ BENCHES = [
     Bench("spawn", "spawn, wait for each 1000", 1_000_000, 200_000, None, "ns_per_op", "ns", True),
     Bench("spawn_join", "spawn one, join it", 500_000, 100_000, None, "ns_per_op", "ns", True),
     Bench("chan_unbuf", "rendezvous, a message", 1_000_000, 200_000, None, "ns_per_op", "ns", True),
+    Bench("lock_thread", "the same, one locked to a thread", 100_000, 20_000, None, "ns_per_op", "ns", False),
     Bench("chan_buf", "channel of 128, an item", 4_000_000, 1_000_000, None, "ns_per_op", "ns", True),
     Bench("chan_mpmc", "4 producers, 4 consumers", 2_000_000, 500_000, None, "ns_per_op", "ns", False),
     Bench("select4", "select over 4 channels", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
