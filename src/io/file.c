@@ -62,6 +62,7 @@ static void *move_on_thread(void *arg) {
 ssize_t rt_file_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int count,
                      off_t offset) {
     struct move m = {.op = op, .dir = dir, .iov = iov, .count = count, .offset = offset};
+    rt_fd_let_go(op);
     int err = go_blocking(move_on_thread, &m, NULL);
     if (err == -EAGAIN) /* a file is never "not ready": better the worker waits than nobody */
         return move_blocking(&m);
@@ -242,21 +243,25 @@ static void *send_on_thread(void *arg) {
 }
 
 /* Up to n bytes, once; *asked is how many. */
-static ssize_t send_piece(const struct send *s, size_t n, size_t *asked) {
+static ssize_t send_piece(struct send *s, size_t n, size_t *asked) {
     bool worker = rt_m() != NULL; /* a foreign thread may wait for a disk */
     *asked = !worker ? n : s->to_file ? 0 : at_hand(s, n);
     if (*asked == 0) {
+        rt_fd_let_go(&s->out);
         struct send lent = *s;
         lent.n = *asked = n;
         int err = go_blocking(send_on_thread, &lent, NULL);
         if (err != -EAGAIN) /* else there is no thread: see rt_file_move */
             return err ? err : lent.r;
     }
+    int err = rt_fd_hold(&s->out);
+    if (err)
+        return err;
     return rt_sys_sendfile(s->out.fd, s->in.fd, s->offset, *asked, worker);
 }
 
 /* What there is room for now. */
-static ssize_t send_some(const struct send *s) {
+static ssize_t send_some(struct send *s) {
     size_t done = 0, asked;
     ssize_t r;
     do {

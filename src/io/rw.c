@@ -166,7 +166,10 @@ static ssize_t other_try(struct rt_fd_op *op, int dir, const struct iovec *iov, 
         return rt_file_move(op, dir, iov, count, -1);
     if (type == RT_TYPE_SOCKET)
         return -ENOTSOCK;
-    return r == -EAGAIN ? r : polled(op->fd, type, dir, iov, count);
+    if (r == -EAGAIN)
+        return r;
+    rt_fd_let_go(op); /* it may wait after all */
+    return polled(op->fd, type, dir, iov, count);
 }
 
 static ssize_t other_move(struct rt_fd_op *op, int dir, const struct iovec *iov, int count) {

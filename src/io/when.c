@@ -59,9 +59,12 @@ static void clear(struct rt_g *g) {
 
 static int result_of(struct rt_fd_op *op, unsigned mask) {
     int r = op->g->wake_result;
-    if (r >= 0 && rt_load_acquire(&op->slot->gen) != op->gen) /* pairs with fd.c: reset */
+    if (r >= 0 && rt_fd_hold(op) != 0)
         r = -EBADF;
-    return r ? r : rt_poll_until(op, mask, op->g->wait_deadline);
+    if (r == 0)
+        r = rt_poll_until(op, mask, op->g->wait_deadline);
+    rt_fd_let_go(op);
+    return r;
 }
 
 static void when_main(void *arg) {

@@ -24,10 +24,14 @@
  * close(2); lock; clear CLOSING unless the slot has changed hands; unlock. close(2) hands the
  * number to whoever opens next, and that may be go_accept on another M before we return from it: it
  * bumps gen, and we then leave the mark alone. A waiter that finds CLOSING cannot know which file
- * its number means, so it tries its call again. A call compares gen after each wait: woken for the
- * old file, it must not read from the new one. What remains is the window between that look and the
- * system call; Go closes it with a counter that each call takes and drops, two locked operations
- * per call, which we do not pay to protect a program that closes what it is reading from.
+ * its number means, so it tries its call again.
+ *
+ * Woken for the old file, a call must not read from the new one. So before it tries again it HOLDS
+ * the number, a counter in the slot, and then compares gen; the close bumps gen, and then waits
+ * until nobody holds the number: as long as a system call that does not wait takes, and a few of
+ * these at most, since who comes later finds another gen. Two locked operations for a call that has
+ * parked. (Go counts every call. One that has not waited is not protected here: when it overlaps
+ * with the close it may as well come after it, and then an int can mean anything.)
  * Never shutdown(2): it would end a socket that another process shares.
  *
  * Slots stay where they are while the runtime runs: late events look at them without a reference.
@@ -164,6 +168,20 @@ static void count_ended(void) {
         rt_fetch_add_relaxed(&foreign_count.ended, 1);
 }
 
+int rt_fd_hold(struct rt_fd_op *op) {
+    struct rt_fd *s = op->slot;
+    if (op->held)
+        return 0;
+    rt_fetch_add(&s->held, 1);
+    if (rt_unlikely(rt_load_seq_cst(&s->gen) != op->gen)) { /* the count, then gen: see settle */
+        rt_fetch_sub(&s->held, 1);
+        return -EBADF;
+    }
+    op->held = true;
+    rt_chaos_delay(); /* it knows what the number means, and has not used it */
+    return 0;
+}
+
 /* After a wait that no event ended. */
 static void dequeue(struct rt_fd *s, struct rt_fd_waiter *w) {
     rt_lock(&s->lock);
@@ -184,10 +202,13 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
     if (rt_unlikely(moved_on(op, mask))) {
         bool closing = s->flags & RT_FD_CLOSING;
         rt_unlock(&s->lock);
-        if (closing)
-            go_yield(); /* close(2) may linger */
+        if (!closing)
+            return rt_fd_hold(op);
+        rt_fd_let_go(op);
+        go_yield(); /* close(2) may linger */
         return 0;
     }
+    rt_fd_let_go(op);
     struct rt_fd_waiter w = {
         .g = g, .seq = rt_park_seq(g), .mask = (uint16_t)mask, .foreign = g->flags & RT_G_THREAD};
     rt_queue_push(&s->waiters, &w.node);
@@ -199,7 +220,7 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
             return err;
         go_yield();
         err = rt_cancel_check(g);
-        return err ? rt_cancel_result(g, err, own_deadline) : 0;
+        return err ? rt_cancel_result(g, err, own_deadline) : rt_fd_hold(op);
     }
     count_begun();
     if (w.foreign)
@@ -210,7 +231,7 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         rt_fetch_sub(&foreign_parked, 1);
     count_ended();
     if (rt_likely(r == 0))
-        return rt_unlikely(rt_load_acquire(&s->gen) != op->gen) ? -EBADF : 0; /* see reset */
+        return rt_fd_hold(op);
     dequeue(s, &w);
     return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
 }
@@ -263,11 +284,10 @@ void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w) {
 }
 
 int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
+    rt_fd_let_go(op);
     int err = go_sleep(*ns);
     *ns = *ns * 2 < GO_SECOND ? *ns * 2 : GO_SECOND;
-    if (err == 0 && rt_load_acquire(&op->slot->gen) != op->gen) /* see reset */
-        err = -EBADF;
-    return err;
+    return err ? err : rt_fd_hold(op);
 }
 
 /* The waiters of these directions, or of them the foreign threads. The others keep their order. */
@@ -315,7 +335,7 @@ void rt_fd_kick(struct rt_m *m) {
 
 /* Lock held. Everything that is known of the descriptor is void. */
 static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
-    rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin, rt_fd_wait */
+    rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin */
     claim(s, ~0u, false, -EBADF, out);
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
@@ -335,6 +355,14 @@ static void lock_unless_closing(struct rt_fd *s) {
         rt_unlock(&s->lock);
         rt_sys_yield();
     }
+}
+
+/* After reset: nobody uses the number for the old file any more. A holder is between two
+ * instructions or in a system call that does not wait, on another thread. */
+static void settle(struct rt_fd *s) {
+    rt_fence_full(); /* gen, then the count: pairs with the add in rt_fd_hold */
+    while (rt_load_acquire(&s->held) != 0) /* pairs with the subtraction in rt_fd_let_go */
+        rt_sys_yield();
 }
 
 int rt_fd_adopt(int fd, unsigned flags) {
@@ -359,6 +387,7 @@ void rt_fd_forget(int fd) {
     reset(s, fd, &woken);
     rt_unlock(&s->lock);
     rt_ready_all(&woken);
+    settle(s);
 }
 
 int rt_fd_close(int fd) {
@@ -373,6 +402,7 @@ int rt_fd_close(int fd) {
     rt_unlock(&s->lock);
     rt_ready_all(&woken);
     rt_chaos_delay(); /* the waiters know, the number is still open */
+    settle(s);
     int err = rt_sys_close(fd);
     rt_chaos_delay(); /* the number may be somebody else's */
     rt_lock(&s->lock);

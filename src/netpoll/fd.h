@@ -48,6 +48,7 @@ struct rt_fd {
     uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing; a hint, any thread */
     uint16_t flags;
     uint8_t kind;     /* enum rt_fd_kind; a hint, any thread */
+    uint32_t held;    /* calls that have waited and try again: its number is theirs until then */
     void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
 } __attribute__((aligned(RT_CACHE_LINE)));
@@ -68,6 +69,7 @@ struct rt_fd_op {
     uint32_t gen;
     uint32_t edge[2]; /* what slot->edge was before the latest try */
     int fd;
+    bool held; /* counted in slot->held */
 };
 
 /* What an engine does for fd.c; the lock of s is held. */
@@ -105,6 +107,7 @@ static inline int rt_fd_find(struct rt_fd_op *op, int fd) {
     struct rt_g *g = rt_self();
     op->g = g;
     op->fd = fd;
+    op->held = false;
     op->slot = rt_fd_at(fd);
     if (rt_unlikely(!op->slot || (g->flags & RT_G_THREAD))) {
         int err = rt_fd_begin_slow(op);
@@ -126,7 +129,20 @@ static inline int rt_fd_begin(struct rt_fd_op *op, int fd) {
     return err;
 }
 
+/* From here to rt_fd_let_go, or rt_fd_end, the number of op means the file that it meant at
+ * rt_fd_begin: go_close and go_forget wait. So what is done in between must not park and not take
+ * long. 0; -EBADF: it is too late. Every wait below that returns 0 has done so. */
+int rt_fd_hold(struct rt_fd_op *op);
+
+static inline void rt_fd_let_go(struct rt_fd_op *op) {
+    if (op->held) {
+        op->held = false;
+        rt_fetch_sub(&op->slot->held, 1); /* the try, then this: see fd.c, settle */
+    }
+}
+
 static inline void rt_fd_end(struct rt_fd_op *op) {
+    rt_fd_let_go(op);
     if (rt_unlikely(op->g->flags & RT_G_THREAD))
         rt_fd_end_slow();
 }

@@ -14,7 +14,7 @@
 
 #include <gort/scope.h>
 
-enum { FD = 3, SLOTS_BYTES = 512 };
+enum { FD = 3, SLOTS_BYTES = 512, FIRST = 1 /* gen of the file that is open at the start */ };
 
 static uint32_t readable; /* in file 1 */
 static uint32_t file = 1; /* what FD means; 0: nothing */
@@ -94,7 +94,7 @@ static void there_are_two(void) {
 }
 static void open_file(void) {
     start();
-    model_assert(rt_fd_adopt(FD, RT_FD_OURS | RT_FD_STREAM) == 0);
+    model_assert(rt_fd_adopt(FD, RT_FD_OURS | RT_FD_STREAM) == 0 && rt_fd_at(FD)->gen == FIRST);
     model_ignore(&rt_fd_at(FD)->kind, 1); /* a hint; the checker knows one word per four bytes */
 }
 static void open_in_scope(void) {
@@ -112,6 +112,8 @@ static int read_one(void) {
         r = -EAGAIN;
         if (rt_fd_fresh(&op, RT_IN)) {
             r = sys_read();
+            /* Who has waited on the first file reads from no other. */
+            model_assert(!op.held || op.gen != FIRST || r == 1 || r == -EAGAIN);
             if (r == -EAGAIN)
                 rt_fd_drained(&op, RT_IN);
         }
@@ -165,6 +167,11 @@ static void open_another(void) {
     model_assert(rt_fd_adopt(FD, RT_FD_OURS) == 0);
 }
 
+static void write_and_open_another(void) {
+    write_byte();
+    open_another();
+}
+
 static void read_or_canceled(void) {
     int r = read_one();
     model_assert(r == 1 || (r == -ECANCELED && reason == 1));
@@ -213,6 +220,8 @@ const struct model_case model_cases[] = {
     CASE("first_use", there_are_two, two_read, 3, read_byte, read_byte),
     CASE("closed", open_file, closed, 3, read_or_closed, close_file),
     CASE("closed_or_read", open_file, closed, 1, read_or_closed, close_file, write_byte),
+    CASE("woken_and_closed", open_file, other_is_open, 1, read_or_closed, close_file,
+         write_and_open_another),
     CASE("number_used_again", open_file, other_is_open, 1, read_or_closed, close_file,
          open_another),
     CASE("cancel", open_in_scope, read_or_not, 2, read_or_canceled, write_byte, cancel),

@@ -208,6 +208,41 @@ Test(close, never_shuts_down_what_others_share) {
     RUN(shared_listener);
 }
 
+/* A reader that has waited and is just awake reads from its own file, or is told: never from the
+ * next one of that number. */
+static void read_own(void *arg) {
+    char c = 0;
+    ssize_t n = go_read(net_int(arg), &c, 1);
+    T_ASSERT(n == -EBADF || (n == 1 && c == 'o'), "%zd, '%c'", n, c);
+}
+
+static void wake_and_reuse(void *arg) {
+    (void)arg;
+    for (long i = 0, n = T_SCALE(1000); i < n; i++) {
+        int old[2], fresh[2];
+        char c = 0;
+        net_pair(old);
+        for (int j = 0; j < 2; j++)
+            T_EQ(go_waitgroup_spawn(&wg, read_own, net_ptr(old[0])), 0);
+        net_wait_parked(2);
+        T_EQ(go_write(old[1], "oo", 2), 2);
+        for (int64_t end = go_now() + i % 100 * 2000; go_now() < end;)
+            ; /* another worker wakes them meanwhile */
+        T_EQ(go_close(old[0]), 0);
+        take_number(old[0], fresh);
+        T_EQ(write(fresh[1], "y", 1), 1);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        T_EQ(go_read(fresh[0], &c, 1), 1);
+        T_EQ(c, 'y');
+        T_EQ(go_close(fresh[0]), 0);
+        T_EQ(go_close(fresh[1]), 0);
+        T_EQ(go_close(old[1]), 0);
+    }
+}
+Test(close, who_was_woken_does_not_read_from_the_next_file) {
+    RUN(wake_and_reuse);
+}
+
 /* ---- storms ---------------------------------------------------------------------------------- */
 
 static void storm_reader(void *arg) {
