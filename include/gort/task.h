@@ -48,9 +48,9 @@ struct go_options {
 /* Start the workers and return; opt NULL means the defaults and the environment. Values in opt win
  * over the environment.
  * Returns 0; -EALREADY when it runs or is stopping; -EINVAL for an option out of range or an
- * unknown netpoll name; -ENXIO in a forked child; -ENOMEM, -EAGAIN, -EMFILE from the kernel; with
- * netpoll "uring" the error of io_uring_setup when it is refused ("auto" falls back to epoll
- * instead). */
+ * unknown netpoll name; -ENXIO in a forked child, unless nothing ran at the fork; -ENOMEM, -EAGAIN,
+ * -EMFILE from the kernel; with netpoll "uring" the error of io_uring_setup when it is refused
+ * ("auto" falls back to epoll instead). */
 GO_API int go_start(const struct go_options *opt);
 
 /* Stop: cancel every green thread, join all, end all threads, free all memory. From its start

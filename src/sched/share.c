@@ -7,9 +7,7 @@
  * he can try again after -ETIMEDOUT. */
 #include "base/lock.h"
 #include "base/log.h"
-#include "sched/sched.h"
-
-#include <errno.h>
+#include "sched/start.h"
 
 static struct {
     uint32_t lock;
@@ -17,6 +15,16 @@ static struct {
     bool ours;     /* the runtime was started by go_acquire */
     bool stopping; /* the last user is in go_stop */
 } share;
+
+/* Another thread may have held the lock, to look whether there is a runtime; or it was the last
+ * user, has stopped it, and did not come to say so. */
+void rt_share_fork_child(void) {
+    rt_store_relaxed(&share.lock, 0);
+    if (share.stopping) {
+        share.users--;
+        share.ours = share.stopping = false;
+    }
+}
 
 int go_acquire(void) {
     if (rt_load_relaxed(&rt.state) == RT_FORKED)

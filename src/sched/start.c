@@ -3,7 +3,9 @@
  * Promise: after a failed go_start nothing is left, after go_stop returned 0 no thread, descriptor
  * or mapping is left, and both may be done again and again.
  *
- * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED; a forked child is FORKED for ever.
+ * State: STOPPED -> STARTING -> RUNNING -> STOPPING -> STOPPED. A child that is forked in any other
+ * state than STOPPED is FORKED for ever: it has the memory of a runtime, and none of its threads.
+ *
  * The stop: (1) state = STOPPING, no spawn begins any more; (2) every G gets RT_ATT_STOP and is
  * claimed if it is parked, again and again, because some were just on their way, and from half of
  * the grace on inside a shield, too; (3) all have ended, and what they left to the pool; (4)
@@ -41,6 +43,7 @@ struct rt_sched rt;
 __thread struct rt_m *rt_tls_m __attribute__((tls_model("initial-exec")));
 
 static uint32_t stopper; /* 1 while a thread is in go_stop */
+static bool registered;  /* for membarrier; whoever has made the state STARTING looks */
 
 static struct {
     uint32_t done;      /* futex word: the first green thread has ended, or a deadlock was found */
@@ -187,22 +190,35 @@ static void end_workers(void) {
     rt_workers_join(rt.nms);
 }
 
+/* In the only thread of the child. What the others were doing outside a runtime ends half-way: one
+ * that was being refused, or was about to return from go_stop. */
 static void fork_child(void) {
     rt_tls_m = NULL;
     rt_lot_fork_child();
-    rt_store_relaxed(&rt.state, RT_FORKED);
+    rt_local_fork_child();
+    rt_store_relaxed(&stopper, 0);
+    if (rt_load_relaxed(&rt.state) != RT_STOPPED) {
+        rt_store_relaxed(&rt.state, RT_FORKED);
+        return;
+    }
+    rt_share_fork_child();
+    rt_store_relaxed(&rt.foreign, 0);
+    registered = false;
+}
+
+/* At the first start would be too late: a fork that has begun by then does not call it, and the
+ * child would find a runtime that is STARTING. */
+static __attribute__((constructor)) void at_load(void) {
+    pthread_atfork(NULL, NULL, fork_child);
 }
 
 static int start(const struct go_options *opt, const struct rt_env *env, bool watch_deadlock) {
     uint32_t state = RT_STOPPED;
     if (rt_tls_m || !rt_cas(&rt.state, &state, RT_STARTING))
         return state == RT_FORKED ? -ENXIO : -EALREADY;
-    static bool once;
-    if (!once) {
-        once = true;
+    if (!registered)
         rt_asymmetric = rt_sys_membarrier_register();
-        pthread_atfork(NULL, NULL, fork_child);
-    }
+    registered = true;
     const char *netpoll;
     int err = settings(opt, env, &netpoll);
     if (err) {

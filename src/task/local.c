@@ -15,7 +15,7 @@
 #include "base/lock.h"
 #include "base/sys.h"
 #include "sched/proc.h"
-#include "sched/sched.h"
+#include "sched/start.h"
 
 #include <gort/task.h>
 
@@ -32,6 +32,11 @@ static struct {
     pthread_key_t key; /* its value in a foreign thread: the struct rt_g of that thread */
     void (*destroy[GO_LOCAL_MAX + 1])(void *);
 } all;
+
+/* Whoever held the lock is not there; what he was adding is, or is not. */
+void rt_local_fork_child(void) {
+    rt_store_relaxed(&all.lock, 0);
+}
 
 go_local go_local_new(void (*dtor)(void *)) {
     rt_futex_lock(&all.lock);

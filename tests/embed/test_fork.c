@@ -311,7 +311,8 @@ static void says_hello(void *fd) {
     T_EQ(go_write(*(int *)fd, "hello", 5), 5);
 }
 
-Test(fork, daemon_before_the_start) {
+/* What a daemon says that calls in_daemon() twice. */
+static void daemon_says(void (*in_daemon)(int fd), const char *wanted) {
     int fd[2];
     char text[16] = "";
     T_EQ(pipe(fd), 0);
@@ -320,15 +321,96 @@ Test(fork, daemon_before_the_start) {
     if (pid == 0) {
         child_begins();
         T_EQ(daemon(0, 1), 0); /* forks again; we are the grandchild */
-        T_EQ(go_run(says_hello, &fd[1]), 0);
-        T_EQ(go_run(says_hello, &fd[1]), 0);
+        in_daemon(fd[1]);
+        in_daemon(fd[1]);
         _exit(0);
     }
     close(fd[1]);
     size_t have = 0;
     for (ssize_t n; (n = read(fd[0], text + have, sizeof text - 1 - have)) > 0;)
         have += (size_t)n;
-    T_STR_EQ(text, "hellohello");
+    T_STR_EQ(text, wanted);
     T_EQ(waitpid(pid, NULL, 0), pid);
     close(fd[0]);
+}
+
+static void runs(int fd) {
+    T_EQ(go_run(says_hello, &fd), 0);
+}
+
+static void runs_shared(int fd) {
+    go_waitgroup wg = {0};
+    T_EQ(go_acquire(), 0);
+    T_EQ(go_waitgroup_spawn(&wg, says_hello, &fd), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_release(GO_MINUTE), 0);
+}
+
+Test(fork, daemon_before_the_start) {
+    daemon_says(runs, "hellohello");
+}
+
+Test(fork, daemon_after_a_stop) {
+    for (int i = 0; i < 2; i++) {
+        t_start((unsigned)t_procs());
+        t_stop();
+        daemon_says(runs, "hellohello");
+        T_EQ(go_acquire(), 0);
+        T_EQ(go_release(GO_MINUTE), 0);
+        daemon_says(runs_shared, "hellohello");
+    }
+}
+
+/* ---- a fork at any moment of a start or a stop ----------------------------------------------- */
+
+static uint32_t forked_enough;
+
+static void *starts_and_stops(void *arg) {
+    while (!rt_load_acquire(&forked_enough)) {
+        T_EQ(go_acquire(), 0);
+        T_EQ(go_release(GO_MINUTE), 0);
+    }
+    return arg;
+}
+
+/* Refused for ever, or all of it works. */
+static void starts_or_is_refused(void) {
+    go_waitgroup wg = {0};
+    int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), r = go_acquire();
+    if (r != 0) {
+        T_EQ(r, -ENXIO);
+        REFUSED(go_start(NULL));
+        REFUSED(go_stop(0));
+        _exit(1);
+    }
+    T_EQ(go_waitgroup_spawn(&wg, says_hello, &fd), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_release(GO_MINUTE), 0);
+    t_start(1);
+    t_stop();
+}
+
+Test(fork, beside_starts_and_stops_a_child_starts_its_own_or_is_refused, .timeout = 200) {
+#ifdef T_TSAN
+    T_SKIP("TSan cannot fork beside threads");
+#endif
+    pthread_t thread;
+    int started = 0, refused = 0;
+    T_EQ(pthread_create(&thread, NULL, starts_and_stops, NULL), 0);
+    for (int i = 0; i < T_SCALE(100) || started == 0 || refused == 0; i++) {
+        int status;
+        pid_t pid = fork();
+        T_ASSERT(pid >= 0);
+        if (pid == 0) {
+            child_begins();
+            starts_or_is_refused();
+            _exit(0);
+        }
+        T_EQ(waitpid(pid, &status, 0), pid);
+        T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) <= 1, "status %#x", (unsigned)status);
+        started += WEXITSTATUS(status) == 0;
+        refused += WEXITSTATUS(status) == 1;
+    }
+    rt_store_release(&forked_enough, 1);
+    T_EQ(pthread_join(thread, NULL), 0);
 }

@@ -303,3 +303,7 @@ WEAK uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
     *spawned = *ended = 0;
     return 1;
 }
+WEAK void rt_local_fork_child(void) {
+}
+WEAK void rt_share_fork_child(void) {
+}
