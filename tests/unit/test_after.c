@@ -122,11 +122,7 @@ static void deadlock(void) {
 }
 
 Test(after, a_stopped_one_hides_no_deadlock) {
-#ifdef T_TSAN
-    (void)deadlock;
-    T_SKIP("TSan has a thread or two of its own, which look like foreign ones");
-#endif
-    t_in_child(deadlock); /* Criterion has one, too */
+    T_IN_CHILD_ALONE(deadlock);
 }
 
 /* In the order of their times, whatever the order in which they were made: on one P. */

@@ -532,12 +532,7 @@ static void deadlock(void) {
     go_chan_free(chan);
 }
 Test(blocking, an_idle_pool_does_not_hide_a_deadlock, .timeout = 20) {
-#ifdef T_TSAN
-    (void)deadlock;
-    T_SKIP("TSan has a thread or two of its own, which look like foreign ones");
-#else
-    t_in_child(deadlock);
-#endif
+    T_IN_CHILD_ALONE(deadlock);
 }
 
 static void *fork_here(void *arg) {

@@ -321,12 +321,7 @@ static void deadlock(void) {
 }
 
 Test(retake, a_deadlock_is_told_all_the_same, .timeout = 30) {
-#ifdef T_TSAN
-    (void)deadlock;
-    T_SKIP("TSan has a thread or two of its own, which look like foreign ones");
-#else
-    t_in_child(deadlock);
-#endif
+    T_IN_CHILD_ALONE(deadlock);
 }
 
 static uint32_t stopping;

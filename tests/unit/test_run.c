@@ -87,15 +87,7 @@ Test(run, names_who_does_not_end_within_the_grace) {
     T_EQ(go_run(nothing, NULL), 0);
 }
 
-/* ---- deadlocks: in a child of our own, since Criterion has threads beside the test ----------- */
-
-#ifdef T_TSAN
-#define DEADLOCK_IN_CHILD(fn) \
-    (void)fn; \
-    T_SKIP("TSan has a thread or two of its own, which look like foreign ones")
-#else
-#define DEADLOCK_IN_CHILD(fn) t_in_child(fn)
-#endif
+/* ---- deadlocks ------------------------------------------------------------------------------- */
 
 static go_chan *silent;
 
@@ -129,7 +121,7 @@ static void name_the_deadlocked(void) {
 }
 
 Test(run, names_the_green_threads_of_a_deadlock, .timeout = 20) {
-    DEADLOCK_IN_CHILD(name_the_deadlocked);
+    T_IN_CHILD_ALONE(name_the_deadlocked);
 }
 
 static void wait_for_nothing(void *arg) {
@@ -151,7 +143,7 @@ static void other_deadlocks(void) {
 }
 
 Test(run, tells_a_deadlock_on_anything_without_an_end, .timeout = 20) {
-    DEADLOCK_IN_CHILD(other_deadlocks);
+    T_IN_CHILD_ALONE(other_deadlocks);
 }
 
 static struct {
@@ -199,7 +191,7 @@ static void deadlock_of_mutexes(void) {
 }
 
 Test(run, names_who_holds_the_mutex_of_a_deadlock, .timeout = 20) {
-    DEADLOCK_IN_CHILD(deadlock_of_mutexes);
+    T_IN_CHILD_ALONE(deadlock_of_mutexes);
 }
 
 /* A deadline that was in force earlier, and is not any more, keeps nobody alive. */
@@ -231,7 +223,7 @@ static void stale_deadline(void) {
 }
 
 Test(run, deadlock_is_told_beside_a_deadline_that_is_over, .timeout = 20) {
-    DEADLOCK_IN_CHILD(stale_deadline);
+    T_IN_CHILD_ALONE(stale_deadline);
 }
 
 /* ---- no deadlocks ---------------------------------------------------------------------------- */

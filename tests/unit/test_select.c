@@ -543,12 +543,7 @@ static void deadlocks(void) {
 }
 
 Test(select, a_deadlock_is_told) {
-#ifdef T_TSAN
-    (void)deadlocks;
-    T_SKIP("TSan has a thread or two of its own, which look like foreign ones");
-#else
-    t_in_child(deadlocks); /* no other thread there */
-#endif
+    T_IN_CHILD_ALONE(deadlocks);
 }
 
 static struct rt_g *waiting;

@@ -297,6 +297,20 @@ def free_port():
         return s.getsockname()[1]
 
 
+def end(server):
+    """By SIGTERM; False: that was not enough."""
+    if server.poll() is not None:
+        return True
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(5)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+        return False
+    return True
+
+
 def wait_for_port(server, port, stderr):
     for _ in range(500):
         if server.poll() is not None:
@@ -348,14 +362,8 @@ def run_server(peer, bench, procs, cores, seconds, warmup):
         except subprocess.TimeoutExpired:
             raise Failed("the load generator did not end") from None
         finally:
-            if server.poll() is None:
-                server.send_signal(signal.SIGTERM)
-                try:
-                    server.wait(5)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
-                    notice(f"{peer.label} {bench.name}: SIGTERM did not end it within 5 s")
+            if not end(server):
+                notice(f"{peer.label} {bench.name}: SIGTERM did not end it within 5 s")
     if done.returncode:
         raise Failed(explain(done.stderr, done.returncode))
     result = read_json(done.stdout, "gort-loadgen")

@@ -8,7 +8,6 @@ process for a request; the rate is redis-benchmark's, which is often the slower 
 import csv
 import json
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -56,12 +55,7 @@ def one(command, row, requests, port, cores, bench):
         except subprocess.TimeoutExpired:
             raise bench.Failed("redis-benchmark did not end") from None
         finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(5)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            bench.end(server)
     return {"cpu_us": used / requests * 1e6, "rps": float(result["rps"]), "p50_ms": float(result["p50_latency_ms"]),
             "p99_ms": float(result["p99_latency_ms"])}
 
