@@ -189,6 +189,8 @@ WEAK void rt_sysmon_wake_slow(void) {
     if (++rounds[rt_m()->index] > 1)
         model_let_others();
 }
+WEAK void rt_sysmon_call_sig(void) {
+}
 WEAK int rt_cancel_slow(struct rt_g *g) {
     (void)g;
     return 0;
@@ -228,16 +230,6 @@ WEAK void rt_group_adopt(go_group *group, struct rt_g *g) {
 }
 WEAK void rt_local_end(struct rt_g *g) {
     (void)g;
-    model_assert(false);
-}
-WEAK int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline,
-                                uint32_t bits) {
-    (void)word, (void)expected, (void)deadline, (void)bits;
-    model_assert(false);
-    return 0;
-}
-WEAK void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits) {
-    (void)word, (void)count, (void)bits;
     model_assert(false);
 }
 WEAK int64_t rt_stack_scavenge(int64_t now) {

@@ -38,6 +38,8 @@ ABOUT = {
     "sched/spawn.c": ["timer", "idle"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
     "sched/retake.c": ["retake"], "sched/retake.h": ["retake"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
+    "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
+    "sync/cond.c": ["cond"],
     "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
 
@@ -52,6 +54,11 @@ SAMPLE = [
     ("timer", "sched/timer.c", "fire", "rt_load_seq_cst(&g->wait)", "relaxed", True),
     ("waitgroup", "sync/waitgroup.c", "go_waitgroup_wait", "rt_load_acquire(&wg->rt_count)", "relaxed", True),
     ("mutex", "sync/mutex.h", "rt_mutex_unlock_alone", "rt_cas_release(&m->rt_state)", "relaxed", True),
+    ("rwmutex", "sync/rwmutex.c", "go_rwmutex_rdunlock", "rt_cas_release(&rw->rt_state)", "relaxed", True),
+    ("sem", "sync/sem.c", "answer", "rt_fetch_and(word)", "relaxed", True),
+    ("once", "sync/once.c", "finish", "rt_store_release(&o->rt_state)", "relaxed", True),
+    ("barrier", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
+    ("cond", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("chan", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("join", "task/join.c", "take_place", "rt_fence_light()", "none", True),
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
@@ -225,4 +232,5 @@ def main():
     return min(len(complaints), 100)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -153,6 +153,7 @@ struct thread {
     unsigned stores;      /* made so far */
     unsigned seen_stores; /* yielding: of all, when it began */
     uintptr_t futex;
+    uint32_t futex_bits;
     unsigned queued; /* order in which they went to sleep */
     bool timed, timed_out;
     unsigned turn, late_turn; /* when it was last chosen; and when it last timed out */
@@ -241,8 +242,9 @@ unsigned explore_choose(unsigned n);
 void explore_point(uintptr_t addr, bool write);
 /* Which of n stores, the newest of them is 0? */
 unsigned explore_choose_store(unsigned n);
-void explore_sleep(uintptr_t futex, bool timed); /* true in timed_out when it was that */
-void explore_wake(uintptr_t futex, int count);
+/* true in timed_out when it was that */
+void explore_sleep(uintptr_t futex, uint32_t bits, bool timed);
+void explore_wake(uintptr_t futex, int count, uint32_t bits);
 void explore_stop(enum outcome o) __attribute__((noreturn));
 
 /* ---- report.c -------------------------------------------------------------------------------- */

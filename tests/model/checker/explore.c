@@ -363,10 +363,11 @@ void explore_point(uintptr_t addr, bool write) {
         reschedule();
 }
 
-void explore_sleep(uintptr_t futex, bool timed) {
+void explore_sleep(uintptr_t futex, uint32_t bits, bool timed) {
     struct thread *t = C->cur;
     t->status = SLEEPING;
     t->futex = futex;
+    t->futex_bits = bits;
     t->queued = C->nsleeps++;
     t->timed = timed;
     t->timed_out = false;
@@ -374,12 +375,13 @@ void explore_sleep(uintptr_t futex, bool timed) {
     t->hash = mix(t->hash, t->timed_out ? 21 : 22);
 }
 
-void explore_wake(uintptr_t futex, int count) {
+void explore_wake(uintptr_t futex, int count, uint32_t bits) {
     for (; count > 0; count--) {
         struct thread *first = NULL;
         for (unsigned i = 0; i < C->nthreads; i++) {
             struct thread *t = &C->threads[i];
-            if (t->status == SLEEPING && t->futex == futex && (!first || t->queued < first->queued))
+            if (t->status == SLEEPING && t->futex == futex && (t->futex_bits & bits) &&
+                (!first || t->queued < first->queued))
                 first = t;
         }
         if (!first)

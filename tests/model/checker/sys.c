@@ -20,7 +20,7 @@ int64_t model_clock;
 static char arena[ARENA_BYTES] __attribute__((aligned(64)));
 static size_t arena_used;
 
-int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+static int wait_bits(uint32_t *word, uint32_t expected, int64_t timeout_ns, uint32_t bits) {
     explore_point(0, false);
     memory_full_fence();
     uint32_t value = memory_kernel_load(word);
@@ -33,18 +33,31 @@ int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     if (!sleeps)
         return value == expected ? -EINTR : -EAGAIN;
     int64_t until = model_clock + timeout_ns;
-    explore_sleep((uintptr_t)word, timeout_ns >= 0);
+    explore_sleep((uintptr_t)word, bits, timeout_ns >= 0);
     report_step(&memory_kernel_site, C->cur->timed_out ? "timed out" : "woken");
     if (C->cur->timed_out && C->clock_moves && model_clock < until)
         model_clock = until;
     return C->cur->timed_out ? -ETIMEDOUT : 0;
 }
 
-void rt_sys_futex_wake(uint32_t *word, int count) {
+int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    return wait_bits(word, expected, timeout_ns, UINT32_MAX);
+}
+
+int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline, uint32_t bits) {
+    int64_t left = deadline > model_clock ? deadline - model_clock : 0;
+    return wait_bits(word, expected, deadline == INT64_MAX ? -1 : left, bits);
+}
+
+void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits) {
     explore_point(0, false);
     memory_full_fence();
-    explore_wake((uintptr_t)word, count);
+    explore_wake((uintptr_t)word, count, bits);
     report_step(&memory_kernel_site, "wake(%p)", (void *)word);
+}
+
+void rt_sys_futex_wake(uint32_t *word, int count) {
+    rt_sys_futex_wake_bits(word, count, UINT32_MAX);
 }
 
 /* No scheduling point: between two points of others it does not matter when it was asked. */

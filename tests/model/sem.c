@@ -1,0 +1,178 @@
+/* sem.c - sync/sem.c and the bells of park.c, with foreign threads: each unit is taken once, by one
+ * who has seen what was done before its release, and nobody sleeps beside a free unit, whoever has
+ * released it, a signal handler too. That one is a thread here: it takes no lock, so it may stand
+ * between any two steps of another. */
+#include "machine.h"
+
+#include "sched/sysmon.h"
+
+#include <gort/scope.h>
+#include <gort/sync.h>
+
+static struct {
+    go_sem sem;
+    int work[4]; /* plain: done by the thread of that number */
+} object;
+static int acquired; /* by relaxed atomics */
+static int units, reason;
+static go_scope scope;
+
+static void with(unsigned n) {
+    machine_init(1);
+    units = (int)n;
+    go_sem_init(&object.sem, n);
+}
+static void none(void) {
+    with(0);
+}
+static void one(void) {
+    with(1);
+}
+static void none_in_scope(void) {
+    with(0);
+    go_scope_enter(&scope, GO_FOREVER); /* of thread 0 */
+}
+
+/* ---- a unit as a message --------------------------------------------------------------------- */
+
+static void release(void) {
+    object.work[model_self()] = 1;
+    go_sem_release(&object.sem);
+}
+static void release_twice(void) {
+    release();
+    go_sem_release(&object.sem);
+}
+static void release_sig(void) {
+    object.work[model_self()] = 1;
+    go_sem_release_sig(&object.sem);
+}
+/* In between those who were woken may begin to look. */
+static void release_sig_twice(void) {
+    release_sig();
+    model_wait_for_change();
+    go_sem_release_sig(&object.sem);
+}
+static void acquire(void) {
+    model_assert(go_sem_acquire(&object.sem) == 0);
+    rt_fetch_add_relaxed(&acquired, 1);
+}
+/* From thread `of`, which has touched it for the last time. */
+static void acquire_and_free(void) {
+    acquire();
+    model_assert(object.work[1] == 1);
+    model_gone(&object, sizeof object);
+}
+static void acquire_two_and_free(void) {
+    acquire();
+    acquire();
+    model_assert(object.work[1] == 1 && object.work[2] == 1);
+    model_gone(&object, sizeof object);
+}
+static void acquire_two(void) {
+    acquire();
+    acquire();
+    model_assert(object.work[1] == 1);
+}
+static void try_acquire(void) {
+    while (go_sem_try_acquire(&object.sem) != 0)
+        model_wait_for_change();
+    rt_fetch_add_relaxed(&acquired, 1);
+}
+
+/* Its tick, at any time; it comes too early, too late, or in the way of whom the bell has woken. */
+static void sysmon(void) {
+    rt_sem_answer_all();
+}
+
+/* ---- a unit as a lock ------------------------------------------------------------------------ */
+
+static int inside; /* plain */
+
+static void lock(void) {
+    acquire();
+    inside++;
+    go_sem_release(&object.sem);
+}
+static void lock_sig(void) {
+    acquire();
+    inside++;
+    go_sem_release_sig(&object.sem);
+}
+
+/* ---- cancel ---------------------------------------------------------------------------------- */
+
+static void acquire_in_scope(void) {
+    int r = go_sem_acquire(&object.sem);
+    model_assert(r == 0 || (r == -ECANCELED && reason == 1));
+    if (r == 0)
+        rt_fetch_add_relaxed(&acquired, 1);
+}
+static void cancel_and_acquire(void) {
+    reason = 1;
+    go_scope_cancel(&scope);
+    acquire();
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void taken(int n, int released) {
+    model_assert(acquired == n);
+    model_assert(object.sem.rt_count == (uint32_t)(units + released - n));
+    model_assert(!object.sem.rt_waiters && !rt_sem_waited());
+}
+static void one_taken(void) {
+    model_assert(acquired == 1);
+}
+static void two_taken(void) {
+    model_assert(acquired == 2);
+}
+static void two_of_two(void) {
+    taken(2, 2);
+}
+static void as_lock(void) {
+    model_assert(inside == acquired);
+    taken(acquired, acquired);
+}
+/* One unit was released for two who want it, and one of these may give up. */
+static void one_unit(void) {
+    taken(1, 1);
+}
+/* Somebody sleeps, and there is no unit. */
+static void no_unit_left(void) {
+    model_assert(acquired == 1 && (object.sem.rt_count & INT32_MAX) == 0);
+}
+
+#define CASE(n, start, check, b, s, ...) \
+    { \
+        .name = "sem." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
+        .stale = (s) \
+    }
+
+const struct model_case model_cases[] = {
+    CASE("freed", none, one_taken, 3, 2, acquire_and_free, release),
+    CASE("freed_by_two", none, two_taken, 1, 1, acquire_two_and_free, release, release),
+    CASE("two", none, two_of_two, 1, 1, acquire, acquire, release_twice),
+    CASE("lock", one, as_lock, 1, 1, lock, lock, lock),
+    CASE("try", one, two_taken, 2, 1, try_acquire, acquire, release),
+    CASE("sig_freed", none, one_taken, 3, 2, acquire_and_free, release_sig),
+    CASE("sig_twice", none, two_taken, 2, 1, acquire_two, release_sig_twice),
+    CASE("sig_two", none, two_of_two, 1, 1, acquire, acquire, release_sig_twice),
+    CASE("sig_lock", one, as_lock, 1, 1, lock_sig, lock, lock_sig),
+    CASE("sysmon", none, one_taken, 1, 1, acquire, release_sig, sysmon),
+    {.name = "sem.canceled",
+     .init = none_in_scope,
+     .thread = {acquire_in_scope, cancel_and_acquire, release},
+     .end = one_unit,
+     .rest = no_unit_left,
+     .bound = 1,
+     .stale = 1},
+    {.name = "sem.sig_canceled",
+     .init = none_in_scope,
+     .thread = {acquire_in_scope, cancel_and_acquire, release_sig},
+     .end = one_unit,
+     .rest = no_unit_left,
+     .bound = 1,
+     .stale = 1},
+    {0},
+};
