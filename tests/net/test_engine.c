@@ -1,11 +1,15 @@
 /* Which engine runs, what happens when it cannot be set up, and what it leaves behind. */
 #include "net.h"
 
+#include "base/atomic.h"
 #include "base/fault.h"
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <stddef.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -158,4 +162,64 @@ Test(engine, a_forked_child_does_not_map_the_rings) {
     T_EQ(waitpid(pid, &status, 0), pid);
     T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", (unsigned)status);
     T_EQ(go_stop(GO_SECOND), 0);
+}
+
+/* ---- waits that are not ours ----------------------------------------------------------------- */
+
+enum { ROUNDS = 20 };
+static struct {
+    int pair[2], event;
+    uint32_t round, got;
+} guest;
+
+static void read_each(void *arg) {
+    char c;
+    (void)arg;
+    while (go_read(guest.pair[0], &c, 1) == 1)
+        rt_fetch_add(&guest.got, 1);
+}
+
+/* What the worker's poll waits for comes first, then what the library waits for. */
+static void *wake_both(void *arg) {
+    for (uint32_t i = 1; i <= ROUNDS; i++) {
+        while (rt_load_seq_cst(&guest.round) < i)
+            usleep(50);
+        usleep(500);
+        T_EQ(write(guest.pair[1], "x", 1), 1);
+        usleep(500);
+        T_EQ(eventfd_write(guest.event, 1), 0);
+    }
+    return arg;
+}
+
+static void wait_as_a_library(void *arg) {
+    struct epoll_event e = {.events = EPOLLIN};
+    eventfd_t count;
+    pthread_t t;
+    (void)arg;
+    guest.event = eventfd(0, EFD_CLOEXEC);
+    int set = epoll_create1(EPOLL_CLOEXEC);
+    T_EQ(epoll_ctl(set, EPOLL_CTL_ADD, guest.event, &e), 0);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, guest.pair), 0);
+    T_EQ(pthread_create(&t, NULL, wake_both, NULL), 0);
+    SPAWN(read_each, NULL);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        while (rt_load_seq_cst(&guest.got) < i)
+            go_sleep(100 * GO_MICROSECOND);
+        net_wait_parked(1);
+        T_EQ(go_sleep(100 * GO_MICROSECOND), 0); /* its poll is submitted */
+        rt_store_seq_cst(&guest.round, i + 1);
+        T_EQ(epoll_wait(set, &e, 1, -1), 1); /* without EINTR */
+        T_EQ(eventfd_read(guest.event, &count), 0);
+    }
+    T_EQ(pthread_join(t, NULL), 0);
+    T_EQ(close(set), 0);
+    T_EQ(close(guest.event), 0);
+    T_EQ(go_close(guest.pair[1]), 0);
+    T_EQ(go_close(guest.pair[0]), 0);
+}
+
+/* A ring whose completions interrupt their owner would end nearly each of these waits by EINTR. */
+Test(engine, what_becomes_ready_interrupts_no_wait_of_a_library) {
+    RUN(wait_as_a_library);
 }
