@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GIVE_UP_AFTER = 1000, SHOW_ERRORS = 5, DRAIN_SECONDS = 2 };
+enum { GIVE_UP_AFTER = 1000, SHOW_ERRORS = 5, DRAIN_SECONDS = 10 };
 
 enum { QUICK, BURN };
 

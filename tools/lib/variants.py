@@ -1,9 +1,11 @@
 """tools/bench --only tries, --only ring: decisions inside the netpollers, beside what they were decided against.
 
 Each variant is gort-bench built once more with a compiler flag, or run with another engine. Every round runs each row on
-each variant, one right after the other; the table has the least of all rounds: what others do to the machine only adds.
+each variant, one right after the other, turn about. The table has the least of all rounds, since what others do to the
+machine only adds; and the median of the ratios, inside a round, to the first variant of the same engine.
 """
 import json
+import statistics
 import time
 from collections import namedtuple
 
@@ -21,7 +23,7 @@ def tries(bench):
     variants = [Variant("uring: unless dry", "", URING), Variant("uring: always", "-DRT_TRY=1", URING),
                 Variant("uring: never after a read", "-DRT_TRY=2", URING),
                 Variant("epoll: unless dry", "", EPOLL), Variant("epoll: always", "-DRT_TRY=1", EPOLL)]
-    rows = [(echo(bench, f"{conns:,} x {size:,} B", conns, size), 1)
+    rows = [(echo(bench, f"{conns:,} x {size:,} B", conns, size, seconds=conns * size >> 26), 1)
             for size in (64, 4096, 65536) for conns in (1, 64, 512, 4000)]
     return variants, rows
 
@@ -52,14 +54,17 @@ def build(bench, variant):
     return bench.Peer("gort", variant.name, program, env={"GORT_NETPOLL": variant.engine})
 
 
-def cell(runs):
-    """CPU us a request, and where green threads burn, what the others and the burns had to wait."""
-    if not runs:
+def cell(runs, first):
+    """CPU us a request; where green threads burn, what the others and the burns had to wait; the ratio to the first."""
+    cost = "server_cpu_us_per_req"
+    done = [r for r in runs if r]
+    if not done:
         return "-"
-    text = f"{min(r['server_cpu_us_per_req'] for r in runs):.2f}"
-    if "burns" in runs[0]:
-        text += "".join(f" / {min(r[key] for r in runs) / 1000:.1f}" for key in ("p99_us", "p99.9_us", "burn_p99_us"))
-    return text
+    text = f"{min(r[cost] for r in done):.2f}"
+    if "burns" in done[0]:
+        text += "".join(f" / {min(r[key] for r in done) / 1000:.1f}" for key in ("p99_us", "p99.9_us", "burn_p99_us"))
+    ratios = [r[cost] / f[cost] for r, f in zip(runs, first) if r and f]
+    return text + (f" (x{statistics.median(ratios):.2f})" if ratios and runs is not first else "")
 
 
 def run(bench, table, rounds, quick, out, machine):
@@ -72,16 +77,19 @@ def run(bench, table, rounds, quick, out, machine):
         for step, (row, procs) in enumerate(rows, 1):
             bench.progress(step, len(rows), began, f"round {number + 1}  {row.name}")
             for peer in peers if number % 2 == 0 else reversed(peers):
+                result = None
                 try:
-                    seconds = 1 if quick else max(2, row.seconds)
-                    results[row.name, peer.label].append(bench.run_server(peer, row, procs, cores, seconds, 0.5))
+                    result = bench.run_server(peer, row, procs, cores, max(0.7 if quick else 2, row.seconds), 0.3)
                 except bench.Failed as e:
                     failed.append(f"{row.name}, {peer.label}, round {number + 1}: {e}")
+                results[row.name, peer.label].append(result)
     print(bench.clear())
+    first = {v.engine: v.name for v in reversed(variants)}
     bench.print_columns([[table, *(p.label for p in peers)]] +
-                        [[row.name, *(cell(results[row.name, p.label]) for p in peers)] for row, _ in rows])
-    print(f"CPU us of the server for a request, least of {rounds} rounds; stall: / p99 and p99.9 of the others / p99 of the burns, "
-          f"ms.\n\n{machine}")
+                        [[row.name, *(cell(results[row.name, v.name], results[row.name, first[v.engine]]) for v in variants)]
+                         for row, _ in rows])
+    print(f"CPU us of the server for a request, least of {rounds} rounds (median of the ratios to the first of its engine); stall: "
+          f"/ p99 and p99.9 of the others / p99 of the burns, ms.\n\n{machine}")
     (out / f"{table}.json").write_text(json.dumps({"machine": machine, "errors": failed, "runs": {
         f"{row}, {label}": runs for (row, label), runs in results.items()}}, indent=1) + "\n")
     for line in failed:
