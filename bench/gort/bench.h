@@ -27,6 +27,7 @@ struct bench_args {
     int64_t tasks;       /* switch: how many */
     int64_t cases;       /* select4: how many channels */
     int64_t checkpoint;  /* mixed: 1: /burn calls go_checkpoint; 0: it never calls the runtime */
+    int64_t strict;      /* mixed: 1: GO_STRICT, no P is taken from who hogs it */
 };
 
 struct bench_extra {

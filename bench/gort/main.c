@@ -187,6 +187,7 @@ static void parse_key(const struct bench *b, const char *arg, struct bench_args 
         {"tasks", &args->tasks, 1, 10000000},
         {"cases", &args->cases, 1, 65536},
         {"checkpoint", &args->checkpoint, 0, 1},
+        {"strict", &args->strict, 0, 1},
     };
     const char *equals = strchr(arg, '=');
 
@@ -342,7 +343,7 @@ int main(int argc, char **argv)
     const struct bench *b = parse_args(argc, argv, &args);
 
     options.procs = args.procs;
-    options.flags = b->one_p ? GO_STRICT : 0;
+    options.flags = b->one_p || args.strict ? GO_STRICT : 0;
     if (b->serve)
         block_stop_signals();
     MUST(go_start(&options));

@@ -96,22 +96,23 @@ class Unknown(Exception):
 
 
 class Peer:
-    """A runtime: its program, and which server benches it has (None: asks the program); env: for its servers."""
+    """A runtime: its program, and which server benches it has (None: asks the program); env, arguments: for its servers."""
 
-    def __init__(self, name, label, program, servers=None, tasks=True, env=()):
+    def __init__(self, name, label, program, servers=None, tasks=True, env=(), arguments=()):
         self.name, self.label, self.program, self.servers, self.tasks = name, label, program, servers, tasks
-        self.env = {**os.environ, **dict(env)}
+        self.env, self.arguments = {**os.environ, **dict(env)}, arguments
 
     def server_command(self, bench, port, procs):
         if self.name == "gort" and bench == "http":
             return [BUILD / "examples/http", "--port", str(port), "--procs", str(procs)]
-        return [self.program, bench, "--procs", str(procs), f"port={port}"]
+        return [self.program, bench, "--procs", str(procs), f"port={port}", *self.arguments]
 
 
 PEERS = [
     Peer("gort", "gort", OUT / "gort-bench"),
     Peer("go", "Go", OUT / "go-bench"),
     Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "wake", "http_raw", *STALLS), tasks=False),
+    Peer("strict", "gort, strict", OUT / "gort-bench", servers=STALLS, tasks=False, arguments=["strict=1"]),
     Peer("hyper", "hyper", BUILD / "hyper/release/hyper-bench", servers=("http",), tasks=False),
 ]
 
@@ -607,7 +608,8 @@ def parse_options():
                    "ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
-    p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), hyper, none")
+    p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), hyper, strict "
+                   "(gort that takes no P from hogs: stall alone), none")
     p.add_argument("--no-build", action="store_true", help="use the programs as they are")
     o = p.parse_args()
     if o.rounds is not None and o.rounds < 1:
