@@ -202,6 +202,9 @@ static struct rt_g *steal(struct rt_m *m) {
             struct rt_glist ready = {0};
             rt_timer_run(p, victim, now, &ready, TIMERS_BATCH);
             struct rt_g *g = rt_glist_pop(&ready);
+            /* Who is locked to a thread may have an entry of before; its context is not saved. */
+            for (; g && (g->flags & RT_G_NOTE); g = rt_glist_pop(&ready))
+                rt_ready_in(m, g);
             rt_ready_all_in(m, &ready);
             if (g)
                 return g;

@@ -114,6 +114,36 @@ GTest(lock_thread, it_joins_and_blocks_and_reads) {
     go_unlock_thread();
 }
 
+/* Its context is not saved when it sleeps on its thread: who fires an entry from before the lock,
+ * and he most often looks for work just then, must not run it. The entry and the thread's own sleep
+ * are for the same moment, so whoever comes first is chance. */
+static void *sleep_on_an_old_timer(void *arg) {
+    for (uint32_t i = 0; i < T_SCALE(20); i++) {
+        int64_t when = go_now() + 2 * GO_MILLISECOND;
+        go_sem never = {0};
+        go_scope s;
+        go_scope_enter(&s, when);
+        go_task *t = go_task_spawn(twice, arg);
+        if (go_task_join(t, NULL) != 0) /* else its end came first, and the entry stays */
+            T_EQ(go_task_reap(t, NULL), 0);
+        go_lock_thread();
+        int tid = rt_sys_tid();
+        T_EQ(go_sem_acquire(&never), -ETIMEDOUT);
+        T_EQ(rt_sys_tid(), tid);
+        T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+        go_unlock_thread();
+    }
+    return arg;
+}
+
+GTest(lock_thread, an_entry_from_before_wakes_it_and_no_more) {
+    go_task *t[8];
+    for (size_t i = 0; i < T_COUNT(t); i++)
+        T_ASSERT((t[i] = go_task_spawn(sleep_on_an_old_timer, t_ptr((intptr_t)i))) != NULL);
+    for (size_t i = 0; i < T_COUNT(t); i++)
+        T_EQ(t_int(T_JOIN(t[i])), (intptr_t)i);
+}
+
 /* ---- ends ------------------------------------------------------------------------------------ */
 
 static void *lock_and_end(void *arg) {
