@@ -28,9 +28,9 @@
  * through the table and arms on its own ring what was armed there, and takes the inbox over. The
  * gate is shut and a heavy fence made before. Who arms looks at its gate after that, and who posts
  * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
- * and ask another M. The thread cancels all that is left on its ring when it becomes a spare; until
- * then a descriptor that is closed but was polled there is not let go by the kernel, so its FIN
- * waits for the hog.
+ * and ask another M. The thread cancels all that is left on its ring when it becomes a spare, or is
+ * locked to its green thread; until then a descriptor that is closed but was polled there is not
+ * let go by the kernel, so its FIN waits for the hog.
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
  * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with

@@ -55,8 +55,8 @@ struct rt_poller {
 
     /* When a P is taken from an M that runs on (sched/retake.c); each may be NULL.
      * stuck: would what hangs on m want it to come by now? Any thread. adopt: m is in the place of
-     * `from`: what was asked there is asked here. retire: m, without a P and a G, drops all that it
-     * has asked for, and from here on is asked for nothing; outside, on its own thread. */
+     * `from`: what was asked there is asked here. retire: m, without a P, drops all that it has
+     * asked for, and until it has one is asked for nothing; outside, on its own thread. */
     bool (*stuck)(struct rt_m *m);
     void (*adopt)(struct rt_m *m, struct rt_m *from, struct rt_glist *ready);
     void (*retire)(struct rt_m *m, struct rt_glist *ready);

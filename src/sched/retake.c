@@ -28,7 +28,7 @@
  *
  * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. Polls on the
  * thread's ring are issued again by the heir (poller->adopt), and the thread drops them when it
- * becomes a spare (poller->retire).
+ * becomes a spare, or has been locked (poller->retire).
  *
  * HOW MANY. A thread that computes without a P is one more that wants a CPU. While there are as
  * many of these as Ps the next hog keeps its P until its slice is over; those that sleep in the
@@ -118,12 +118,16 @@ static bool leave(struct rt_m *m) {
     return left;
 }
 
-bool rt_spare_wait(struct rt_m *m) {
-    if (rt_poller && rt_poller->retire) {
-        struct rt_glist ready = {0};
+/* The heir asks for it all. */
+static void ask_for_nothing(struct rt_m *m) {
+    struct rt_glist ready = {0};
+    if (rt_poller && rt_poller->retire)
         rt_poller->retire(m, &ready);
-        rt_ready_all(&ready);
-    }
+    rt_ready_all(&ready);
+}
+
+bool rt_spare_wait(struct rt_m *m) {
+    ask_for_nothing(m);
     rt_store_relaxed(&m->away, RT_AWAY_NOT);
     rt_lock(&spares.lock);
     if (spares.stop)
@@ -325,6 +329,7 @@ void go_lock_thread(void) {
     m->locked = 1;
     rt_store_relaxed(&m->away, RT_AWAY_LOCKED);
     g->flags |= RT_G_NOTE;
+    ask_for_nothing(m); /* now: what is closed later must be let go, and it may never come back */
 }
 
 void go_unlock_thread(void) {
