@@ -160,6 +160,9 @@ int rt_cancel_slow(struct rt_g *g) {
 int rt_cancel_result(struct rt_g *g, int park_result, int64_t own_deadline) {
     if (park_result != -ECANCELED && park_result != -ETIMEDOUT)
         return park_result;
+    if (park_result == -ETIMEDOUT && own_deadline < g->limit) /* the scope's refused nothing */
+        return rt_cancel_reaches(rt_load_acquire(&g->attention), g->shields) ? -ECANCELED
+                                                                             : -ETIMEDOUT;
     int err = rt_cancel_slow(g);
     if (err == 0) /* the call's own deadline, or a wake that is out of date by now */
         return park_result;

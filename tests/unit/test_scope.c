@@ -334,6 +334,26 @@ GTest(scope, a_sleep_that_was_over_in_time_is_not_late) {
 
 /* ---- chains ---------------------------------------------------------------------------------- */
 
+/* True: the wait ended for its own deadline, and not for the scope's one nanosecond later. */
+static bool late_by_its_own(go_cond *c, go_mutex *m) {
+    int64_t own = go_now() + 100 * GO_MICROSECOND;
+    go_scope s;
+    go_scope_enter(&s, own + 1);
+    int r = c ? go_cond_wait_until(c, m, own) : go_select(NULL, 0, own);
+    int left = go_scope_leave(&s);
+    T_ASSERT(r == -ETIMEDOUT || r == -ECANCELED);
+    return r == -ETIMEDOUT && left == 0; /* else it came too late for a wait */
+}
+
+GTest(scope, a_wait_that_is_late_by_its_own_deadline_does_not_make_it_late) {
+    go_mutex m = {0};
+    go_cond c = {0};
+    T_AWAIT(late_by_its_own(NULL, NULL));
+    go_mutex_lock(&m);
+    T_AWAIT(late_by_its_own(&c, &m));
+    go_mutex_unlock(&m);
+}
+
 GTest(scope, an_outer_cancel_reaches_inside_and_an_inner_one_not_outside) {
     go_scope a, b, c;
     go_scope_enter(&a, GO_FOREVER);
