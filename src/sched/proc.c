@@ -201,11 +201,8 @@ static struct rt_g *steal(struct rt_m *m) {
         if (earliest <= now && rt_load_relaxed(&victim->timer_when) <= now) {
             struct rt_glist ready = {0};
             rt_timer_run(p, victim, now, &ready, TIMERS_BATCH);
-            struct rt_g *g = rt_glist_pop(&ready);
-            /* Who is locked to a thread may have an entry of before; its context is not saved. */
-            for (; g && (g->flags & RT_G_NOTE); g = rt_glist_pop(&ready))
-                rt_ready_in(m, g);
             rt_ready_all_in(m, &ready);
+            struct rt_g *g = rt_runq_pop_owner(p); /* none, if all of them sleep on a note */
             if (g)
                 return g;
         }
