@@ -120,6 +120,7 @@ static void old_generation(void *arg) {
     struct rt_glist none = {0};
     rt_fd_event(op.slot, 1u << RT_IN, false, &none);
     T_EQ(rt_fd_wait(&op, POLLIN, GO_FOREVER, RT_WHY_IO_READ), 0); /* an event came: try again */
+    rt_fd_end(&op);
     T_EQ(go_close(fd), 0);
 }
 Test(fd, wait_refuses_another_generation_and_a_missed_event) {
