@@ -202,11 +202,11 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
     if (rt_unlikely(moved_on(op, mask))) {
         bool closing = s->flags & RT_FD_CLOSING;
         rt_unlock(&s->lock);
-        if (!closing)
-            return rt_fd_hold(op);
-        rt_fd_let_go(op);
-        go_yield(); /* close(2) may linger */
-        return 0;
+        if (closing) {
+            rt_fd_let_go(op);
+            go_yield(); /* close(2) may linger */
+        }
+        return rt_fd_hold(op);
     }
     rt_fd_let_go(op);
     struct rt_fd_waiter w = {
@@ -287,6 +287,8 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
     rt_fd_let_go(op);
     int err = go_sleep(*ns);
     *ns = *ns * 2 < GO_SECOND ? *ns * 2 : GO_SECOND;
+    if (err == 0 && (op->g->flags & RT_G_THREAD) && rt_running() != 0)
+        err = -ECANCELED; /* the stop waits for us, and it cannot evict who sleeps */
     return err ? err : rt_fd_hold(op);
 }
 
