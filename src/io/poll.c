@@ -47,10 +47,11 @@ int go_poll_until(int fd, short events, int64_t deadline) {
 }
 
 /* Run on the table when there is one: a green thread has it, a foreign thread while it holds a
- * reference. */
+ * reference. While the runtime stops, too: some may be parked on fd yet, behind a shield, and open
+ * the number anew. */
 static bool table_enter(bool *thread) {
     *thread = rt_m() == NULL;
-    return !*thread || rt_foreign_enter() == 0;
+    return !*thread || rt_foreign_enter_to_close() == 0;
 }
 
 int go_close(int fd) {

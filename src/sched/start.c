@@ -44,6 +44,7 @@ __thread struct rt_m *rt_tls_m __attribute__((tls_model("initial-exec")));
 
 static uint32_t stopper; /* 1 while a thread is in go_stop */
 static bool registered;  /* for membarrier; whoever has made the state STARTING looks */
+static uint32_t ending;  /* 1 from when the stop takes down what foreign threads may touch */
 
 static struct {
     uint32_t done;      /* futex word: the first green thread has ended, or a deadlock was found */
@@ -60,6 +61,19 @@ int rt_not_running(void) {
 int rt_foreign_enter(void) {
     rt_fetch_add(&rt.foreign, 1); /* then the state: the stop changes it, then waits for 0 */
     if (rt_load_seq_cst(&rt.state) == RT_RUNNING)
+        return 0;
+    int err = rt_not_running();
+    rt_foreign_leave();
+    return err;
+}
+
+/* `ending` is read first: who has read 0 is counted since before the stop sets it, and so waited
+ * for, whichever state it reads then. */
+int rt_foreign_enter_to_close(void) {
+    rt_fetch_add(&rt.foreign, 1);
+    bool whole = rt_load_seq_cst(&ending) == 0;
+    uint32_t state = rt_load_seq_cst(&rt.state);
+    if (state == RT_RUNNING || (state == RT_STOPPING && whole))
         return 0;
     int err = rt_not_running();
     rt_foreign_leave();
@@ -230,6 +244,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt.pid = rt_sys_pid();
     rt.watch_deadlock = watch_deadlock;
     rt.deadlocked = 0;
+    rt_store_relaxed(&ending, 0); /* the state tells */
     rt.foreign_spawned = rt.foreign_ended = 0;
     rt_idle_start();
     rt_g_start(rt.max_tasks);
@@ -406,6 +421,9 @@ static int stop(int64_t grace_ns) {
             rt_sys_nap(STOP_NAP_MIN_NS);
         }
     } while (!all_over()); /* a foreign thread had come in before the stop, and spawned */
+    rt_store_seq_cst(&ending, 1);
+    while (rt_load_seq_cst(&rt.foreign) != 0) /* those that close, and wait for nothing */
+        rt_sys_nap(STOP_NAP_MIN_NS);
     rt_pool_stop();
     rt_sysmon_stop(); /* which starts threads */
     end_workers();

@@ -16,6 +16,9 @@ static inline int rt_running(void) {
 /* A foreign thread that touches the scheduler holds a reference, which the stop waits for: 0 or the
  * reason why it may not. */
 int rt_foreign_enter(void);
+/* The same for who ends the waits of others on a descriptor, and waits for nothing: also while the
+ * runtime stops, until no green thread is left. */
+int rt_foreign_enter_to_close(void);
 void rt_foreign_leave(void);
 
 /* Green threads that have not ended; never too few. Any thread, while the runtime is there. */

@@ -2,6 +2,7 @@
 #include "net.h"
 
 #include <pthread.h>
+#include <sys/un.h>
 
 static char address[64];
 static int threads; /* that have not finished */
@@ -218,5 +219,81 @@ Test(foreign, stop_wakes_a_parked_thread) {
         pthread_join(thread, NULL);
         T_EQ(go_close(fds[0]), 0);
         T_EQ(go_close(fds[1]), 0);
+    }
+}
+
+/* It sleeps and tries again, on no descriptor: the queue of a unix listener stays full. */
+static void *backs_off(void *arg) {
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    int r = go_connect(fd, arg, sizeof(struct sockaddr_un));
+    T_ASSERT(r == -ECANCELED || r == -ENXIO, "%d", r);
+    close(fd);
+    return NULL;
+}
+
+Test(foreign, stop_ends_a_back_off) {
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    snprintf(sa.sun_path + 1, sizeof sa.sun_path - 1, "gort-full-%d", (int)getpid());
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0), hoard[10], n = 0;
+    T_EQ(bind(listener, (struct sockaddr *)&sa, sizeof sa), 0);
+    T_EQ(listen(listener, 0), 0);
+    do {
+        T_ASSERT(n < 10);
+        hoard[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    } while (connect(hoard[n++], (struct sockaddr *)&sa, sizeof sa) == 0);
+    for (int i = 0; i < 5; i++) {
+        pthread_t thread;
+        T_EQ(go_start(NULL), 0);
+        T_EQ(pthread_create(&thread, NULL, backs_off, &sa), 0);
+        usleep((useconds_t)i * 2000); /* before, in the midst */
+        T_EQ(go_stop(10 * GO_SECOND), 0);
+        T_EQ(pthread_join(thread, NULL), 0);
+    }
+    while (n > 0)
+        close(hoard[--n]);
+    close(listener);
+}
+
+/* ---- close while the runtime stops ----------------------------------------------------------- */
+
+static void read_behind_a_shield(void *arg) {
+    char c;
+    go_scope s;
+    go_scope_enter_shielded(&s, GO_FOREVER);
+    T_EQ(go_read(net_int(arg), &c, 1), -EBADF);
+    T_EQ(go_scope_leave(&s), 0);
+}
+
+static void *stop(void *arg) {
+    T_EQ(go_stop(10 * GO_SECOND), 0);
+    return arg;
+}
+
+static void nothing(void *arg) {
+    (void)arg;
+}
+
+/* They are told as at any other time, and what was polled is let go. */
+Test(foreign, close_while_the_runtime_stops) {
+    int fd[2][2];
+    pthread_t thread;
+    T_EQ(go_start(NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd[i]), 0);
+        SPAWN(read_behind_a_shield, net_ptr(fd[i][0]));
+    }
+    for (struct go_stats st = GO_STATS_INIT; st.fd_waits != 2; usleep(100))
+        T_EQ(go_stats(&st), 0);
+    T_EQ(pthread_create(&thread, NULL, stop, NULL), 0);
+    while (go_spawn(nothing, NULL) == 0)
+        usleep(100);
+    T_EQ(go_close(fd[0][0]), 0);
+    T_EQ(go_forget(fd[1][0]), 0);
+    close(fd[1][0]);
+    T_EQ(pthread_join(thread, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        char c;
+        T_EQ(read(fd[i][1], &c, 1), 0);
+        close(fd[i][1]);
     }
 }
