@@ -218,16 +218,15 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     unsigned mask = rt_fd_wanted(s, 1u << dir, &n) & events;
     if (n == 0)
         return 0;
-    if (p->owner) {
-        bool covered = (mask & ~(unsigned)p->mask) == 0;
-        if (covered && (p->owner == u->index + 1 || n > 1))
-            return 0;
-        take_back(s, fd, dir, false);
-    }
-    p->seq++;
-    int err = prepare_poll(u, fd, dir, p->seq, mask);
-    if (err)
+    bool covered = p->owner && (mask & ~(unsigned)p->mask) == 0;
+    if (covered && (p->owner == u->index + 1 || n > 1))
+        return 0;
+    int err = prepare_poll(u, fd, dir, p->seq + 1, mask);
+    if (err) /* the one that there is stays: others may wait for it */
         return err;
+    if (p->owner)
+        take_back(s, fd, dir, false);
+    p->seq++;
     rt_store_relaxed(&p->owner, (uint16_t)(u->index + 1));
     p->mask = (uint16_t)mask;
     return 0;
@@ -457,8 +456,13 @@ static int uring_start(unsigned ms) {
 static int uring_m_start(struct rt_m *m) {
     struct uring *u = &rings[m->index];
     m->poller = u;
-    if (u->used)
+    if (u->used) {
         rt_ring_free(&u->ring);
+        u->inflight = 0; /* all that was in it is gone with it, prepared or not */
+        u->bell_armed = false;
+        u->refused = 0;
+        rt_store_relaxed(&u->first_prep, INT64_MAX);
+    }
     int err = u->ring.made ? 0 : make_ring(u);
     u->used = true;
     return err ? err : rt_ring_enable(&u->ring);

@@ -88,6 +88,60 @@ Test(ring, tiny_rings_whose_kernel_is_busy) {
     t_stop();
 }
 
+static struct {
+    int in[2], fill[2];
+    uint32_t done;
+} wants;
+
+static void wants_in(void *arg) {
+    char c;
+    T_EQ(go_read(t_int(arg), &c, 1), 1);
+    rt_fetch_add(&wants.done, 1);
+}
+
+/* A second waiter wants more than the poll that there is asks for, and no larger one gets into the
+ * ring: the first goes on to rely on the old one. */
+static void wants_more(void *arg) {
+    (void)arg;
+    go_scope s;
+    T_SPAWN(wants_in, t_ptr(wants.in[0]));
+    net_wait_parked(1);
+    T_EQ(go_sleep(5 * GO_MILLISECOND), 0); /* submitted */
+    rt_fault_arm(RT_FAULT_SUBMIT, 1, true, EBUSY);
+    T_SPAWN(wants_in, t_ptr(wants.fill[0]));
+    go_yield(); /* its poll fills the queue */
+    go_scope_enter(&s, go_now() + 2 * GO_MILLISECOND);
+    T_EQ(go_poll(wants.in[0], POLLPRI), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    rt_fault_disarm();
+    T_EQ(write(wants.in[1], "x", 1), 1);
+    T_EQ(write(wants.fill[1], "x", 1), 1);
+    T_AWAIT(rt_load_seq_cst(&wants.done) == 2);
+    rt_store_seq_cst(&prog.done, 1);
+}
+
+Test(ring, a_poll_that_cannot_be_widened_stays) {
+    if (strcmp(asked_engine(), "epoll") == 0 || start_as("uring") != 0)
+        return;
+    t_stop();
+    struct go_options o = GO_OPTIONS_INIT;
+    o.procs = 1;
+    o.netpoll = "uring";
+    rt_fault_arm(RT_FAULT_TINY, 2, true, 1);
+    T_EQ(go_start(&o), 0);
+    rt_fault_disarm();
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, wants.in), 0);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, wants.fill), 0);
+    rt_store_seq_cst(&prog.done, 0);
+    T_SPAWN(wants_more, NULL);
+    T_AWAIT(rt_load_seq_cst(&prog.done));
+    t_stop();
+    for (int i = 0; i < 2; i++) {
+        T_EQ(close(wants.in[i]), 0);
+        T_EQ(close(wants.fill[i]), 0);
+    }
+}
+
 /* ---- what passes, but not soon --------------------------------------------------------------- */
 
 static int line[2];
