@@ -2,6 +2,8 @@
  * nothing. */
 #include "net.h"
 
+#include "base/fault.h"
+
 #include <pthread.h>
 
 static go_waitgroup wg;
@@ -110,6 +112,33 @@ static void reuse(void *arg) {
 }
 Test(close, number_is_reused_at_once) {
     RUN(reuse);
+}
+
+/* A reader that could not be parked (epoll: "always ready") goes round by yields instead. */
+static void reuse_between_yields(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 5; i++) {
+        int old[2], fresh[2];
+        T_EQ(pipe(old), 0);
+        T_EQ(pipe(fresh), 0);
+        T_EQ(write(fresh[1], "y", 1), 1);
+        T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(old[0])), 0);
+        T_EQ(go_sleep(2 * GO_MILLISECOND), 0); /* it has begun, or begins on a closed one */
+        T_EQ(go_close(old[0]), 0);
+        if (t_procs() == 1) /* else it may be at its system call just now */
+            T_EQ(dup2(fresh[0], old[0]), old[0]);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        if (t_procs() == 1)
+            T_EQ(go_close(old[0]), 0);
+        T_EQ(go_close(old[1]), 0);
+        T_EQ(go_close(fresh[0]), 0);
+        T_EQ(go_close(fresh[1]), 0);
+    }
+}
+Test(close, number_is_reused_while_a_reader_yields) {
+    rt_fault_arm(RT_FAULT_EPOLL_ADD, 2, true, EPERM); /* the first is the bell */
+    RUN(reuse_between_yields);
+    rt_fault_disarm();
 }
 
 /* A descriptor of somebody else, closed by plain close(2) behind our back: its number heals. */
