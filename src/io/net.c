@@ -56,14 +56,19 @@ static int set_up_listener(int fd, const struct rt_addr *a, const struct go_list
     return err;
 }
 
+static unsigned stream_flags(bool stream, int family) {
+    bool whole = family == AF_INET || family == AF_INET6;
+    return !stream ? 0 : whole ? RT_FD_STREAM : RT_FD_STREAM | RT_FD_PIECES;
+}
+
 /* A descriptor that the table knows, or -errno and nothing is left. */
 static int listen_on(const struct rt_addr *a, const struct go_listen_options *o) {
     int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
     if (fd < 0)
         return fd;
-    unsigned flags = a->type == SOCK_STREAM      ? RT_FD_OURS | RT_FD_STREAM | RT_FD_NODELAY
-                     : a->type == SOCK_SEQPACKET ? RT_FD_OURS | RT_FD_NODELAY
-                                                 : RT_FD_OURS;
+    unsigned flags = RT_FD_OURS | stream_flags(a->type == SOCK_STREAM, a->sa.sa_family);
+    if (a->type != SOCK_DGRAM)
+        flags |= RT_FD_NODELAY;
     int err = set_up_listener(fd, a, o);
     if (err == 0)
         err = rt_fd_adopt(fd, flags);
@@ -130,12 +135,13 @@ static bool out_of_something(int err) {
 
 /* Make the table know the new connection. */
 static int take_in(int fd, unsigned listener) {
-    bool stream = (listener & RT_FD_STREAM) != 0;
+    unsigned flags = listener & (RT_FD_STREAM | RT_FD_PIECES);
     if (!(listener & RT_FD_NODELAY)) {
-        stream = rt_sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
+        flags = stream_flags(rt_sys_get_int(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM,
+                             rt_sys_get_int(fd, SOL_SOCKET, SO_DOMAIN));
         rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* refused unless it is TCP */
     }
-    int err = rt_fd_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    int err = rt_fd_adopt(fd, RT_FD_OURS | flags);
     if (err)
         rt_sys_close(fd);
     return err ? err : fd;
@@ -243,7 +249,7 @@ static int dial_to(const struct rt_addr *a) {
     int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
     if (fd >= 0 && a->protocol == IPPROTO_TCP)
         rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    fd = rt_adopt(fd, RT_FD_OURS | (stream ? RT_FD_STREAM : 0));
+    fd = rt_adopt(fd, RT_FD_OURS | stream_flags(stream, a->sa.sa_family));
     int err = fd < 0 ? 0 : go_connect(fd, &a->sa, a->len);
     if (err) {
         go_close(fd);

@@ -304,6 +304,8 @@ ssize_t go_recv(int fd, void *buf, size_t n, int flags) {
         struct iovec iov = {.iov_base = buf, .iov_len = n};
         r = recv_msg(&op, &(struct msghdr){.msg_iov = &iov, .msg_iovlen = 1}, flags);
     }
+    if (flags & MSG_OOB)
+        rt_fd_beware(&op);
     rt_fd_end(&op);
     return r;
 }
@@ -324,6 +326,8 @@ ssize_t go_recvmsg(int fd, struct msghdr *msg, int flags) {
     if (rt_unlikely(r != 0))
         return r;
     r = recv_msg(&op, msg, flags);
+    if (flags & MSG_OOB)
+        rt_fd_beware(&op);
     rt_fd_end(&op);
     return r;
 }

@@ -17,7 +17,8 @@
  *
  * A short read of a stream is trusted to have emptied it (fd.h: dry), but not once an event has
  * told of the end, an error or urgent data: these may have been told in the same edge as the data,
- * and no other edge comes.
+ * and no other edge comes. Never on AF_UNIX, where a read stops behind bytes that came with
+ * descriptors, and with SO_PASSCRED where another process has written.
  *
  * ONE M SLEEPS IN THE SET (`sleeper`), the others on futexes; while it does nobody else collects:
  * the events are its wake-up. The bell is level-triggered, and only the sleeper empties it: so a
@@ -114,7 +115,8 @@ static void epoll_disarm(struct rt_fd *s, int fd) {
         rt_sys_epoll_ctl(ep.set, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
-static const struct rt_fd_engine engine = {.arm = epoll_arm, .disarm = epoll_disarm};
+static const struct rt_fd_engine engine = {
+    .edges = true, .arm = epoll_arm, .disarm = epoll_disarm};
 
 /* ---- collecting ------------------------------------------------------------------------------ */
 

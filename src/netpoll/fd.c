@@ -305,13 +305,28 @@ static void claim(struct rt_fd *s, unsigned dirs, bool foreign, int result, stru
     }
 }
 
+/* Lock held. dry is void by that, and cleared, or it would mean something again when the count has
+ * gone round. The count is never UINT32_MAX, whose successor is what a dry that says nothing is. */
+static void count_edge(struct rt_fd *s, int dir) {
+    uint32_t edge = s->edge[dir] + 1;
+    rt_store_relaxed(&s->dry[dir], 0);
+    rt_store_release(&s->edge[dir], edge != UINT32_MAX ? edge : 0); /* pairs with rt_fd_fresh */
+}
+
 void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *ready) {
     if (wary)
         rt_store_relaxed(&s->flags, (uint16_t)(s->flags | RT_FD_WARY));
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (dirs & 1u << dir)
-            rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
+            count_edge(s, dir);
     claim(s, dirs, false, 0, ready);
+}
+
+void rt_fd_beware(struct rt_fd_op *op) {
+    rt_lock(&op->slot->lock);
+    if (op->slot->gen == op->gen)
+        rt_store_relaxed(&op->slot->flags, (uint16_t)(op->slot->flags | RT_FD_WARY));
+    rt_unlock(&op->slot->lock);
 }
 
 uint64_t rt_fd_waits(void) {
@@ -342,10 +357,8 @@ static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
     rt_store_relaxed(&s->kind, RT_KIND_SOCKET);
-    for (int dir = RT_IN; dir <= RT_OUT; dir++) {
-        rt_store_release(&s->edge[dir], s->edge[dir] + 1); /* pairs with rt_fd_fresh */
-        rt_store_relaxed(&s->dry[dir], 0);
-    }
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        count_edge(s, dir);
 }
 
 /* The lock, while nobody is between reset and close(2) on this number. */
@@ -371,6 +384,8 @@ int rt_fd_adopt(int fd, unsigned flags) {
     struct rt_fd *s = in_range(fd) ? slot_make(fd) : NULL;
     if (!s)
         return -ENOMEM;
+    if ((flags & RT_FD_PIECES) && rt_fd_engine->edges)
+        flags |= RT_FD_WARY;
     struct rt_glist woken = {0};
     rt_lock(&s->lock); /* closing or not: the number is ours now */
     reset(s, fd, &woken);

@@ -27,6 +27,7 @@ enum { /* slot->flags: written under the lock */
     RT_FD_CLOSING = 8, /* somebody is between giving the waiters up and close(2) */
     RT_FD_ADDED = 16,  /* epoll: in the set, as far as we know */
     RT_FD_NODELAY = 32, /* a listener whose connections inherit TCP_NODELAY, or need none */
+    RT_FD_PIECES = 64,  /* a read of that stream may stop at a border, as AF_UNIX has them */
 };
 
 enum rt_fd_kind { /* which call to try first; a guess that the system calls correct */
@@ -74,6 +75,7 @@ struct rt_fd_op {
 
 /* What an engine does for fd.c; the lock of s is held. */
 struct rt_fd_engine {
+    bool edges; /* what is there may have been told before, and is not told again */
     /* The waiters of s want what is in their masks. 0; RT_FD_ALWAYS: this file is always ready;
      * -EAGAIN: no room now, yield and try again; other -errno. Called right before the park, on the
      * thread that will park. */
@@ -168,6 +170,9 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
     if ((flags & (RT_FD_STREAM | RT_FD_WARY)) == RT_FD_STREAM)
         rt_store_relaxed(&op->slot->dry[dir], op->edge[dir] + 1);
 }
+
+/* The caller has taken what an event would have told (RT_FD_WARY), perhaps before it was seen. */
+void rt_fd_beware(struct rt_fd_op *op);
 
 /* Park until fd may be ready for an event of mask (0: POLLERR and POLLHUP alone), unless one came
  * since rt_fd_fresh. own_deadline: the call's own, GO_FOREVER for none. 0: try again. -EBADF:

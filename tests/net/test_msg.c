@@ -3,6 +3,7 @@
 #include "net.h"
 
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 
 static go_waitgroup wg;
@@ -224,6 +225,70 @@ static void descriptors(void *arg) {
 }
 Test(msg, descriptors_travel) {
     RUN(descriptors);
+}
+
+/* ---- a read that stops before the end of what is there --------------------------------------- */
+
+/* Until all that was sent is there, and each event of it is known. */
+static void all_told(int fd, int bytes) {
+    for (int n = 0; n < bytes; go_sleep(GO_MILLISECOND))
+        T_EQ(ioctl(fd, FIONREAD, &n), 0);
+    T_EQ(go_sleep(5 * GO_MILLISECOND), 0); /* if not, nothing is tested */
+}
+
+/* It takes no descriptors, and stops behind the bytes that came with one all the same. */
+static void at_a_descriptor(void *arg) {
+    (void)arg;
+    char buf[16];
+    snprintf(address, sizeof address, "@gort-borders-%d", (int)getpid());
+    int listener = go_listen("unix", address), out = go_dial("unix", address);
+    int in = go_accept(listener, NULL, NULL);
+    T_ASSERT(listener >= 0 && out >= 0 && in >= 0);
+    for (int i = 0; i < 5; i++) {
+        T_EQ(go_poll_until(in, POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        T_EQ(go_poll_until(out, POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        send_descriptor(out, 0);
+        T_EQ(go_write(out, "more", 4), 4);
+        all_told(in, 6);
+        T_EQ(go_read(in, buf, sizeof buf), 2);
+        T_EQ(go_read(in, buf, sizeof buf), 4); /* hangs when the first was trusted */
+        int swap = in;
+        in = out;
+        out = swap;
+    }
+    T_EQ(go_close(in), 0);
+    T_EQ(go_close(out), 0);
+    T_EQ(go_close(listener), 0);
+}
+Test(msg, a_read_that_stops_at_a_descriptor_leaves_the_rest_readable) {
+    RUN(at_a_descriptor);
+}
+
+/* The urgent byte is taken before any event of it is seen (at procs 1, most often); a read stops
+ * where it was. */
+static void at_the_mark(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 5; i++) {
+        int fd[2];
+        char buf[16];
+        ssize_t r;
+        net_pair(fd);
+        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        T_EQ(send(fd[1], "abc", 3, 0), 3);
+        T_EQ(send(fd[1], "!", 1, MSG_OOB), 1);
+        T_EQ(send(fd[1], "def", 3, 0), 3);
+        while ((r = go_recv(fd[0], buf, 1, MSG_OOB)) == -EINVAL)
+            ; /* not there yet */
+        T_EQ(r, 1);
+        T_EQ(go_sleep(5 * GO_MILLISECOND), 0);
+        T_EQ(go_read(fd[0], buf, sizeof buf), 3);
+        T_EQ(go_read(fd[0], buf, sizeof buf), 3);
+        T_EQ(go_close(fd[0]), 0);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(msg, a_read_that_stops_at_the_urgent_mark_leaves_the_rest_readable) {
+    RUN(at_the_mark);
 }
 
 /* "abc...z" in pieces of one, two, three bytes, each when the one before has been taken. */

@@ -107,6 +107,32 @@ Test(fd, dry_holds_until_the_next_event) {
     RUN(hints);
 }
 
+/* A busy number gets there in days: no count of events may look like a hint that nobody left. */
+static void round_the_clock(void *arg) {
+    (void)arg;
+    struct rt_fd_op op;
+    struct rt_glist none = {0};
+    int fd = go_listen("tcp", "127.0.0.1:0");
+    T_EQ(rt_fd_adopt(fd, RT_FD_OURS | RT_FD_STREAM), 0);
+    T_EQ(rt_fd_begin(&op, fd), 0);
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_drained(&op, RT_IN); /* a hint of one round ago */
+    uint32_t then = op.slot->edge[RT_IN];
+    for (uint32_t edge = UINT32_MAX - 3, i = 0; i < 6; i++) {
+        if (i == 0)
+            op.slot->edge[RT_IN] = edge;
+        rt_fd_event(op.slot, 1u << RT_IN, false, &none);
+        T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    }
+    op.slot->edge[RT_IN] = then;
+    T_ASSERT(rt_fd_fresh(&op, RT_IN));
+    rt_fd_end(&op);
+    T_EQ(go_close(fd), 0);
+}
+Test(fd, the_count_of_events_may_go_round) {
+    RUN(round_the_clock);
+}
+
 static void old_generation(void *arg) {
     (void)arg;
     struct rt_fd_op op;
