@@ -18,13 +18,14 @@ GO_API go_chan *go_chan_new(size_t elem_size, size_t capacity);
 GO_API void go_chan_free(go_chan *c);
 
 /* Send *elem (may be NULL when elem_size is 0). Parks until there is room or a receiver.
- * Returns 0; -EPIPE when c is or becomes closed; -ECANCELED, -ETIMEDOUT from the scope, and then
- * nothing was sent. A NULL channel aborts. */
+ * Returns 0; -EPIPE when c is or becomes closed; -ECANCELED, -ETIMEDOUT from the scope, -ENOMEM
+ * when there is no room for the timer of its deadline, and then nothing was sent. A NULL channel
+ * aborts. */
 GO_API int go_chan_send(go_chan *c, const void *elem);
 
 /* Receive into *elem (may be NULL: drop the value). Parks until there is something.
  * Returns 0; -EPIPE when c is closed and drained (elem is zeroed); -ECANCELED, -ETIMEDOUT from the
- * scope, and then nothing was taken. A NULL channel aborts. */
+ * scope, -ENOMEM as above, and then nothing was taken. A NULL channel aborts. */
 GO_API int go_chan_recv(go_chan *c, void *elem);
 
 /* As send and recv but they never park: -EAGAIN when they would have to. Not cancellable. */

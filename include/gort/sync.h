@@ -20,7 +20,8 @@ typedef struct go_mutex {
 GO_API void go_mutex_lock(go_mutex *m);
 /* 0, or -EBUSY when it is locked. Never parks. */
 GO_API int go_mutex_trylock(go_mutex *m);
-/* As lock, but gives up at the absolute deadline: 0, -ETIMEDOUT. GO_NOW polls. Not cancellable. */
+/* As lock, but gives up at the absolute deadline: 0, -ETIMEDOUT; -ENOMEM when there is no room for
+ * its timer. GO_NOW polls. Not cancellable. */
 GO_API int go_mutex_lock_until(go_mutex *m, int64_t deadline);
 /* Unlock m; whoever holds it may be unlocked by another green thread. Aborts when it is not locked.
  * Never parks. */
@@ -38,7 +39,8 @@ GO_API void go_waitgroup_add(go_waitgroup *wg, int n);
 /* add(-1) */
 GO_API void go_waitgroup_done(go_waitgroup *wg);
 /* Wait until the count is 0. When it has become 0 while somebody waits, nothing may be added before
- * all waits have returned. Parks. 0; -ECANCELED, -ETIMEDOUT from the scope. */
+ * all waits have returned. Parks. 0; -ECANCELED, -ETIMEDOUT from the scope; -ENOMEM when there is
+ * no room for the timer of its deadline. */
 GO_API int go_waitgroup_wait(go_waitgroup *wg);
 /* add(1), then spawn fn(arg) and done when it has returned. Errors as go_spawn, -ENOMEM; the count
  * is then as it was. */
@@ -57,16 +59,16 @@ typedef struct go_rwmutex {
     uint64_t rt_reserved2;
 } go_rwmutex;
 
-/* Lock for reading. Parks while a writer holds it or waits. */
+/* Lock for reading. Parks while a writer holds it, or waits for readers to leave. */
 GO_API void go_rwmutex_rdlock(go_rwmutex *rw);
-/* 0, or -EBUSY when a writer holds it or waits. Never parks. */
+/* 0, or -EBUSY when rdlock would park. Never parks. */
 GO_API int go_rwmutex_tryrdlock(go_rwmutex *rw);
 /* Undo one rdlock, perhaps another green thread's. Aborts when it is not locked for reading. Never
  * parks. */
 GO_API void go_rwmutex_rdunlock(go_rwmutex *rw);
 /* Lock for writing. Parks while anybody holds it. */
 GO_API void go_rwmutex_wrlock(go_rwmutex *rw);
-/* 0, or -EBUSY when anybody holds it or waits. Never parks. */
+/* 0, or -EBUSY when anybody holds it. Never parks. */
 GO_API int go_rwmutex_trywrlock(go_rwmutex *rw);
 /* Undo wrlock, perhaps another green thread's. Aborts when it is not locked for writing. Never
  * parks. */

@@ -182,9 +182,12 @@ GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)
 
 /* Wait until t has ended; *result (may be NULL) becomes what its function returned. Frees t on 0
  * and leaves it valid otherwise. Parks, any thread. A task that has not started yet may be run on
- * the joiner's stack, with its own id and scopes.
+ * the joiner's stack, with its own id and scopes. It then finds at least half of that stack free,
+ * and a go_task_cancel of the joiner cancels it, too; neither for one whose stack_size is not the
+ * default, nor inside a scope.
  * Returns 0; -EDEADLK on itself; -EBUSY when another one is joining it; -EINVAL when t is NULL;
- * -ECANCELED, -ETIMEDOUT from the scope; -ENXIO in a forked child. */
+ * -ECANCELED, -ETIMEDOUT from the scope; -ENOMEM when there is no room for the timer of its
+ * deadline; -ENXIO in a forked child. */
 GO_API int go_task_join(go_task *t, void **result);
 
 /* Ask t to end: every cancellable call inside it returns -ECANCELED from now on, but for those in a
@@ -209,7 +212,7 @@ GO_API int go_task_detach(go_task *t);
  * passed over: so after an error those that are not NULL are still valid and wait for another
  * go_gather or for go_task_reap, and the results of the others are there.
  * Returns 0, or the first error of a join: -EDEADLK, -EBUSY; -ECANCELED, -ETIMEDOUT from the
- * scope; -EINVAL when tasks is NULL and n is not 0; -ENXIO in a forked child. */
+ * scope; -ENOMEM; -EINVAL when tasks is NULL and n is not 0; -ENXIO in a forked child. */
 GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
 /* A place for one pointer in every green thread, and in every other thread. */

@@ -11,7 +11,8 @@ GO_BEGIN_DECLS
 GO_API int64_t go_now(void);
 
 /* Sleep for ns nanoseconds (<= 0: only look whether the scope is cancelled, and yield). Parks.
- * Never returns early with 0. 0; -ECANCELED or -ETIMEDOUT from the scope. */
+ * Never returns early with 0. 0; -ECANCELED or -ETIMEDOUT from the scope; -ENOMEM when there is no
+ * room for the timer. */
 GO_API int go_sleep(int64_t ns);
 
 /* A function that is called at a later time, once, on a green thread of its own. Until then it has
