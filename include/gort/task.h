@@ -182,8 +182,8 @@ GO_API go_task *go_task_spawn_with(const struct go_spawn_options *o, void *(*fn)
 
 /* Wait until t has ended; *result (may be NULL) becomes what its function returned. Frees t on 0
  * and leaves it valid otherwise. Parks, any thread. A task that has not started yet may be run on
- * the joiner's stack, with its own id and scopes. It then finds at least half of that stack free,
- * and a go_task_cancel of the joiner cancels it, too; neither for one whose stack_size is not the
+ * the joiner's stack, with its own id and scopes. It then finds half of a default stack free, at
+ * least, and a go_task_cancel of the joiner cancels it, too. Never one whose stack_size is not the
  * default, nor inside a scope.
  * Returns 0; -EDEADLK on itself; -EBUSY when another one is joining it; -EINVAL when t is NULL;
  * -ECANCELED, -ETIMEDOUT from the scope; -ENOMEM when there is no room for the timer of its

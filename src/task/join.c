@@ -9,11 +9,11 @@
  * fork and join without a single switch, depth first, and what thieves get is the oldest, biggest
  * work (the order of Cilk's continuation stealing, M. Frigo et al. 1998, turned to children). It
  * has its own G, so parks, ids and locals are its own. Not when the joiner is inside a scope (its
- * end must be able to end the join without the task), not on the second half of a stack, not when
- * its P shall look around (others want their turn, and this never passes the scheduler), and not
- * under a sanitizer, where each G has a shadow stack of its own. A joiner that is cancelled as a
- * whole (go_task_cancel) shares this with the task that runs in its place, since it cannot return
- * before that. g->in_place says which it is:
+ * end must be able to end the join without the task), not on the second half of a stack or on one
+ * that is smaller than the task's, not when its P shall look around (others want their turn, and
+ * this never passes the scheduler), and not under a sanitizer, where each G has a shadow stack of
+ * its own. A joiner that is cancelled as a whole (go_task_cancel) shares this with the task that
+ * runs in its place, since it cannot return before that. g->in_place says which it is:
  *   canceller, under cancel_lock:  attention |= TASK;  heavy fence;  in_place? that one, too
  *   joiner:                        in_place = t;       light fence;  attention? then not in place
  *                                  in_place = NULL;    light fence;  attention? pass cancel_lock
@@ -114,7 +114,8 @@ int go_task_cancel(go_task *t) {
 
 /* Inside on the way in and out. True: t has run and is over. */
 static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
-    if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class || !roomy(self) ||
+    if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class ||
+        self->stack_class < rt.stack_class || !roomy(self) ||
         rt_load_relaxed(&m->p->attention) != 0 || !rt_runq_take_back_owner(m->p, t))
         return false;
     if (!take_place(self, t)) {

@@ -170,6 +170,16 @@ GTest(join, big_frames_in_a_chain_of_joins_fit) {
     T_EQ(t_int(T_JOIN(go_task_spawn(big_frame, t_ptr(100)))), 101);
 }
 
+static void *big_frame_below(void *arg) {
+    return T_JOIN(go_task_spawn(big_frame, arg));
+}
+
+GTest(join, a_task_does_not_run_on_a_joiners_smaller_stack) {
+    struct go_spawn_options o = GO_SPAWN_OPTIONS_INIT;
+    o.stack_size = 32 * 1024;
+    T_EQ(t_int(T_JOIN(go_task_spawn_with(&o, big_frame_below, t_ptr(2)))), 3);
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static go_task *self_task;
