@@ -83,7 +83,7 @@ static void deliver(void) {
 /* ---- threads --------------------------------------------------------------------------------- */
 
 static void start(void) {
-    static const struct rt_fd_engine engine = {arm, disarm};
+    static const struct rt_fd_engine engine = {.arm = arm, .disarm = disarm};
     machine_init(1);
     rt_fd_engine = &engine;
 }
