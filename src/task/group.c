@@ -243,6 +243,8 @@ int go_group_wait(go_group *group) {
     bool refused = rt_cancel_reaches(rt_load_relaxed(&g->attention), g->shields);
     if (refused || !wait_for_members(group, g, RT_WAITING)) {
         rt_unlock(&group->rt_lock);
+        /* Acquire, as in rt_cancel_slow: what came before the cancel the children see, too. */
+        (void)rt_load_acquire(&g->attention);
         tell(group, RT_SCOPE_PASSED);
         rt_lock(&group->rt_lock);
         wait_for_members(group, g, RT_HARD);

@@ -39,7 +39,7 @@ ABOUT = {
     "sched/retake.c": ["retake"], "sched/retake.h": ["retake"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
-    "sync/cond.c": ["cond"],
+    "sync/cond.c": ["cond"], "task/group.c": ["group"],
     "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
 
@@ -59,6 +59,7 @@ SAMPLE = [
     ("once", "sync/once.c", "finish", "rt_store_release(&o->rt_state)", "relaxed", True),
     ("barrier", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("cond", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
+    ("group", "task/group.c", "go_group_wait", "rt_load_acquire(&g->attention)", "relaxed", True),
     ("chan", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("join", "task/join.c", "take_place", "rt_fence_light()", "none", True),
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
