@@ -9,6 +9,7 @@
 #include "io/adopt.h"
 
 #include <gort/io.h>
+#include <gort/time.h>
 #include <poll.h>
 
 struct wait {
@@ -30,13 +31,17 @@ static int wait_on_thread(pid_t pid, int *status) {
 }
 
 static int wait_for(int fd, pid_t pid, int *status) {
-    int r;
-    do {
-        r = go_poll(fd, POLLIN);
+    int64_t nap = GO_MILLISECOND;
+    for (;;) {
+        int r = go_poll(fd, POLLIN);
         if (r > 0)
             r = rt_sys_wait(pid, status, false);
-    } while (r == 0);
-    return r;
+        if (r == 0) /* it has ended, but its tracer has not seen that yet: nothing tells */
+            r = go_sleep(nap);
+        if (r != 0)
+            return r;
+        nap = nap * 2 < 100 * GO_MILLISECOND ? nap * 2 : nap;
+    }
 }
 
 int go_wait_pid(pid_t pid, int *status) {

@@ -5,6 +5,7 @@
 #include "base/fault.h"
 
 #include <pthread.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 
 static go_waitgroup wg;
@@ -146,6 +147,58 @@ static void cancelled(void *arg) {
 }
 Test(process, a_cancel_leaves_the_child_there) {
     RUN(cancelled);
+}
+
+/* The pidfd says that it has ended, but who traces it must see that first. Meanwhile others run:
+ * one of them is who lets the tracer go. */
+static int tracer_end;
+
+static void let_tracer_go(void *arg) {
+    (void)arg;
+    T_EQ(go_sleep(10 * GO_MILLISECOND), 0);
+    close(tracer_end);
+}
+
+static void traced(void *arg) {
+    int end, said[2], hold[2], status = 0;
+    pid_t pid = child(4, &end);
+    T_EQ(pipe2(said, O_CLOEXEC), 0);
+    T_EQ(pipe2(hold, O_CLOEXEC), 0);
+    pid_t tracer = fork();
+    T_ASSERT(tracer >= 0);
+    if (tracer == 0) {
+        char c = ptrace(PTRACE_SEIZE, pid, 0, 0) == 0;
+        close(end);
+        close(hold[1]);
+        if (write(said[1], &c, 1) == 1)
+            (void)!read(hold[0], &c, 1);
+        _exit(0);
+    }
+    char may = 0;
+    T_EQ(read(said[0], &may, 1), 1);
+    tracer_end = hold[1];
+    SPAWN(let_tracer_go, NULL);
+    close(end);
+    T_EQ(go_wait_pid(pid, &status), 0);
+    T_EQ(WEXITSTATUS(status), 4);
+    T_EQ(go_wait_pid(tracer, &status), 0);
+    close(said[0]);
+    close(said[1]);
+    close(hold[0]);
+    __atomic_store_n((int *)arg, may ? 1 : 2, __ATOMIC_RELEASE);
+}
+Test(process, a_child_that_is_traced_holds_up_nobody) {
+    struct go_options o = GO_OPTIONS_INIT;
+    int done = 0;
+    o.procs = 1;
+    o.flags = GO_STRICT;
+    T_EQ(go_start(&o), 0);
+    T_EQ(go_spawn(traced, &done), 0);
+    while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) == 0)
+        usleep(1000);
+    T_EQ(go_stop(10 * GO_SECOND), 0);
+    if (done == 2)
+        T_SKIP("ptrace is denied");
 }
 
 static void without_pidfd(void *arg) {
