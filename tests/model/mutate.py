@@ -64,7 +64,7 @@ SAMPLE = [
     ("join", "task/join.c", "take_place", "rt_fence_light()", "none", True),
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
     ("stop", "sched/start.c", "rt_foreign_enter", "rt_load_seq_cst(&rt.state)", "acquire", True),
-    ("fd", "netpoll/fd.c", "rt_fd_event", "rt_store_release(&s->edge[dir])", "relaxed", True),
+    ("fd", "netpoll/fd.c", "count_edge", "rt_store_release(&s->edge[dir])", "relaxed", True),
     ("gate", "sched/gate.c", "rt_gate_try", "rt_cas(&m->gate)", "acquire", False),
 ]
 
