@@ -28,7 +28,10 @@
  * had saved *to, whose result is carry. A context is one stack pointer here. rt_arch_swap_out does
  * the same: one is for the way there, one for the way back.
  *
- *   rt_arch_sp()                             the stack pointer, about */
+ *   rt_arch_sp()                             the stack pointer, about
+ *
+ * RT_ARCH_OUTERMOST(call): for an unwinder the frame that makes this call has no caller, as if the
+ * callee stood on a stack of its own. What the compiler knows of the frame is the same after it. */
 #ifndef RT_ARCH_H
 #define RT_ARCH_H
 
@@ -49,10 +52,19 @@ _Static_assert(offsetof(struct rt_ctx, fp) == 16, "known to the assembly");
 void rt_arch_entry(void) __attribute__((visibility("hidden")));
 
 #if defined(__x86_64__)
+#define RT_ARCH_RETURN "rip"
 #include "arch/x86_64/switch.h"
 #elif defined(__aarch64__)
+#define RT_ARCH_RETURN "x30"
 #include "arch/aarch64/switch.h"
 #endif
+
+#define RT_ARCH_OUTERMOST(call) \
+    do { \
+        __asm__ __volatile__(".cfi_remember_state\n\t.cfi_undefined " RT_ARCH_RETURN); \
+        (call); \
+        __asm__ __volatile__(".cfi_restore_state"); \
+    } while (0)
 
 /* swap.S. The compiler makes a tail call only where the types of the results agree. */
 int rt_arch_swap_in(void **from, void *const *to, void *carry, uint32_t *word, uint32_t value)

@@ -126,7 +126,8 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     t->flags |= RT_G_STARTED;
     m->g = t;
     rt_gate_leave(m);
-    t->result = ((void *(*)(void *))t->fn)(t->arg);
+    /* No handler of the joiner's catches what leaves the task. */
+    RT_ARCH_OUTERMOST(t->result = ((void *(*)(void *))t->fn)(t->arg));
     if (rt_unlikely(t->touched & RT_TOUCHED_LOCALS))
         rt_local_end(t);
     m = rt_enter_with_p(rt_m());

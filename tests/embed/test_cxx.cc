@@ -268,3 +268,17 @@ Test(cxx, a_guard_does_no_harm_on_a_foreign_thread) {
 Test(cxx, one_that_leaves_its_green_thread_terminates) {
     T_DIES(SIGABRT, "terminate called", { go_run([](void *) { throw error(3); }, nullptr); });
 }
+
+/* A joiner may run its task on its own stack. */
+static void join_a_thrower(void *) {
+    go_task *t = go_task_spawn([](void *) -> void * { throw error(4); }, nullptr);
+    try {
+        go_task_join(t, nullptr);
+    } catch (const error &) {
+        abort(); /* without the line on stderr */
+    }
+}
+
+Test(cxx, one_that_leaves_its_task_terminates_and_is_not_the_joiners) {
+    T_DIES(SIGABRT, "terminate called", { go_run(join_a_thrower, nullptr); });
+}
