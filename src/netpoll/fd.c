@@ -53,6 +53,8 @@ const struct rt_fd_engine *rt_fd_engine;
 struct rt_fd *rt_fd_chunks[RT_FD_CHUNKS];
 
 static const size_t CHUNK_BYTES = RT_FD_CHUNK * sizeof(struct rt_fd);
+enum { CLOSE_TRIES = 10 };
+static const int64_t CLOSE_NAP_NS = 200 * 1000;
 
 /* Waits begun and ended on each M, by Gs that run there; one more for foreign threads. */
 struct count {
@@ -190,6 +192,15 @@ static void dequeue(struct rt_fd *s, struct rt_fd_waiter *w) {
     rt_unlock(&s->lock);
 }
 
+/* Another thread is in close(2), which may linger (SO_LINGER) for long after it has given the
+ * number away, perhaps to a file that this call is for. */
+static int let_close(struct rt_fd_op *op, int64_t own_deadline) {
+    int64_t ns = CLOSE_NAP_NS;
+    int err = rt_fd_back_off(op, &ns);
+    bool refused = err == -ECANCELED || err == -ETIMEDOUT;
+    return refused ? rt_cancel_result(op->g, err, own_deadline) : err;
+}
+
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
     struct rt_fd *s = op->slot;
     struct rt_g *g = op->g;
@@ -202,11 +213,7 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
     if (rt_unlikely(moved_on(op, mask))) {
         bool closing = s->flags & RT_FD_CLOSING;
         rt_unlock(&s->lock);
-        if (closing) {
-            rt_fd_let_go(op);
-            go_yield(); /* close(2) may linger */
-        }
-        return rt_fd_hold(op);
+        return closing ? let_close(op, own_deadline) : rt_fd_hold(op);
     }
     rt_fd_let_go(op);
     struct rt_fd_waiter w = {
@@ -361,14 +368,22 @@ static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
         count_edge(s, dir);
 }
 
+/* Of who waits for another thread that is in a system call. */
+static void after_try(int tries) {
+    if (tries < CLOSE_TRIES)
+        rt_sys_yield();
+    else
+        rt_sys_nap(CLOSE_NAP_NS);
+}
+
 /* The lock, while nobody is between reset and close(2) on this number. */
 static void lock_unless_closing(struct rt_fd *s) {
-    for (;;) {
+    for (int tries = 0;; tries++) {
         rt_lock(&s->lock);
         if (rt_likely(!(s->flags & RT_FD_CLOSING)))
             return;
         rt_unlock(&s->lock);
-        rt_sys_yield();
+        after_try(tries); /* it lingers; our P is taken if somebody needs it */
     }
 }
 
@@ -376,8 +391,8 @@ static void lock_unless_closing(struct rt_fd *s) {
  * instructions or in a system call that does not wait, on another thread. */
 static void settle(struct rt_fd *s) {
     rt_fence_full(); /* gen, then the count: pairs with the add in rt_fd_hold */
-    while (rt_load_acquire(&s->held) != 0) /* pairs with the subtraction in rt_fd_let_go */
-        rt_sys_yield();
+    for (int tries = 0; rt_load_acquire(&s->held) != 0; tries++) /* pairs with rt_fd_let_go's */
+        after_try(tries);
 }
 
 int rt_fd_adopt(int fd, unsigned flags) {

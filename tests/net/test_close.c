@@ -2,6 +2,7 @@
  * nothing. */
 #include "net.h"
 
+#include "base/atomic.h"
 #include "base/fault.h"
 
 #include <pthread.h>
@@ -139,6 +140,47 @@ Test(close, number_is_reused_while_a_reader_yields) {
     rt_fault_arm(RT_FAULT_EPOLL_ADD, 2, true, EPERM); /* the first is the bell */
     RUN(reuse_between_yields);
     rt_fault_disarm();
+}
+
+/* close(2) gives the number away, then waits for the peer to take what was sent. */
+static uint32_t closed;
+
+static void close_and_linger(void *arg) {
+    T_EQ(go_close(net_int(arg)), 0);
+    rt_store_release(&closed, 1);
+}
+
+static void reuse_while_it_lingers(void *arg) {
+    (void)arg;
+    static char junk[1 << 16];
+    int fd[2], end[2];
+    struct linger linger = {1, 60};
+    rt_store_relaxed(&closed, 0);
+    net_pair(fd);
+    while (send(fd[0], junk, sizeof junk, MSG_DONTWAIT) > 0)
+        ;
+    T_EQ(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+    T_EQ(pipe(end), 0);
+    T_EQ(go_waitgroup_spawn(&wg, close_and_linger, net_ptr(fd[0])), 0);
+    while (fcntl(fd[0], F_GETFD) >= 0)
+        go_sleep(GO_MILLISECOND);
+    int fresh = fcntl(end[0], F_DUPFD, fd[0]);
+    if (fresh == fd[0]) { /* else a spare worker's ring has just taken it */
+        char c;
+        go_scope s;
+        go_scope_enter(&s, go_now() + 2 * GO_MILLISECOND);
+        T_EQ(go_read(fresh, &c, 1), -ETIMEDOUT); /* of the pipe; not when the other is closed */
+        T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+        T_EQ(rt_load_acquire(&closed), 0);
+    }
+    T_EQ(go_close(fd[1]), 0); /* with unread data: a reset ends it */
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_close(fresh), 0);
+    T_EQ(go_close(end[0]), 0);
+    T_EQ(go_close(end[1]), 0);
+}
+Test(close, number_is_reused_while_the_close_lingers) {
+    RUN(reuse_while_it_lingers);
 }
 
 /* A descriptor of somebody else, closed by plain close(2) behind our back: its number heals. */
