@@ -5,10 +5,11 @@
  * that an accept costs one system call.
  *
  * A blocking socket that somebody else made cannot be accepted from or connected without waiting:
- * there is no flag per call. For accept, poll(2) is asked first; when another process snatches the
- * connection in between, the call waits for the next one (on Linux there is no way around it but
- * O_NONBLOCK, which that process shares). For connect, SO_SNDTIMEO is one tick for the length of
- * the call. */
+ * there is no flag per call. For accept, poll(2) is asked first, by one caller at a time
+ * (rt_fd_ask); when another process snatches the connection in between, the call waits for the next
+ * one (on Linux there is no way around it but O_NONBLOCK, which that process shares). For connect,
+ * SO_SNDTIMEO is one tick for the length of the call. */
+#include "base/chaos.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
 #include "io/addr.h"
@@ -147,20 +148,31 @@ static int take_in(int fd, unsigned listener) {
     return err ? err : fd;
 }
 
+/* On a blocking listener: as accept(2) on another one. */
+static int accept_asking(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) {
+    int ready = rt_sys_fd_ready(op->fd, POLLIN);
+    if (ready < 0)
+        return ready;
+    if (ready == 0) { /* is it worth waiting for? */
+        int listens = rt_sys_get_int(op->fd, SOL_SOCKET, SO_ACCEPTCONN);
+        return listens < 0 ? listens : listens ? -EAGAIN : -EINVAL;
+    }
+    rt_chaos_delay(); /* somebody is there, and may be taken by another */
+    rt_fd_let_go(op);
+    return rt_sys_accept(op->fd, sa, len);
+}
+
 /* One try; -EAGAIN: nobody is there. */
 static int accept_try(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *len) {
     unsigned flags = rt_load_relaxed(&op->slot->flags);
+    int fd = -EAGAIN;
     rt_fd_fresh(op, RT_IN);
-    if (!(flags & RT_FD_OURS) && rt_sys_fd_blocking(op->fd) == 1) {
-        int ready = rt_sys_fd_ready(op->fd, POLLIN);
-        if (ready < 0)
-            return ready;
-        if (ready == 0) { /* is it worth waiting for? */
-            int listens = rt_sys_get_int(op->fd, SOL_SOCKET, SO_ACCEPTCONN);
-            return listens < 0 ? listens : listens ? -EAGAIN : -EINVAL;
-        }
+    if ((flags & RT_FD_OURS) || rt_sys_fd_blocking(op->fd) != 1) {
+        fd = rt_sys_accept(op->fd, sa, len);
+    } else if (rt_fd_ask(op)) {
+        fd = accept_asking(op, sa, len);
+        rt_fd_asked(op);
     }
-    int fd = rt_sys_accept(op->fd, sa, len);
     return fd < 0 ? fd : take_in(fd, flags);
 }
 

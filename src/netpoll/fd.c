@@ -364,6 +364,7 @@ static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
     rt_store_relaxed(&s->kind, RT_KIND_SOCKET);
+    rt_store_relaxed(&s->asking, 0);
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         count_edge(s, dir);
 }

@@ -49,6 +49,7 @@ struct rt_fd {
     uint32_t dry[2];  /* edge[] + 1 when the latest transfer left nothing; a hint, any thread */
     uint16_t flags;
     uint8_t kind;     /* enum rt_fd_kind; a hint, any thread */
+    uint8_t asking;   /* see rt_fd_ask; any thread */
     uint32_t held;    /* calls that have waited and try again: its number is theirs until then */
     void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
@@ -169,6 +170,19 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
     uint16_t flags = rt_load_relaxed(&op->slot->flags);
     if ((flags & (RT_FD_STREAM | RT_FD_WARY)) == RT_FD_STREAM)
         rt_store_relaxed(&op->slot->dry[dir], op->edge[dir] + 1);
+}
+
+/* For a call that waits in the kernel unless there is something, on a descriptor that others may
+ * read from, too: who asks poll(2) first and then makes it does so between these two, and only when
+ * the first says true, or of two who were told that there is something one would wait, where no
+ * close, cancel or stop reaches it. False: as -EAGAIN. Those of other processes are not kept out. A
+ * close forgets who asks, since the next file of the number has nothing to do with it; the late
+ * rt_fd_asked of that one may then let two in. */
+static inline bool rt_fd_ask(struct rt_fd_op *op) {
+    return rt_exchange(&op->slot->asking, 1) == 0;
+}
+static inline void rt_fd_asked(struct rt_fd_op *op) {
+    rt_store_release(&op->slot->asking, 0); /* pairs with the exchange in rt_fd_ask */
 }
 
 /* The caller has taken what an event would have told (RT_FD_WARY), perhaps before it was seen. */

@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/un.h>
 
@@ -273,4 +275,31 @@ static void crowd(void *arg) {
 }
 Test(accept, many_acceptors_on_one_listener) {
     RUN(crowd);
+}
+
+/* All are told of one connection, and one gets it. The others must not be in accept(2), where on a
+ * blocking listener the close does not reach them. Threads, since they all begin at once. */
+static void *accept_on_a_thread(void *arg) {
+    accept_loop(arg);
+    return NULL;
+}
+
+Test(accept, many_acceptors_on_one_blocking_listener) {
+    enum { N = 8 };
+    pthread_t t[N];
+    T_EQ(go_start(NULL), 0);
+    int listener = plain_listener(0);
+    accepted = 0;
+    for (int i = 0; i < N; i++)
+        T_EQ(pthread_create(&t[i], NULL, accept_on_a_thread, net_ptr(listener)), 0);
+    for (int i = 0; i < T_SCALE(100); i++) {
+        plain_connect(strchr(address, ':') + 1, 0);
+        while (__atomic_load_n(&accepted, __ATOMIC_RELAXED) <= i)
+            sched_yield();
+        net_wait_parked(N); /* all of them: the next connection would get one out of the kernel */
+    }
+    T_EQ(go_close(listener), 0);
+    for (int i = 0; i < N; i++)
+        T_EQ(pthread_join(t[i], NULL), 0);
+    T_EQ(go_stop(10 * GO_SECOND), 0);
 }

@@ -319,7 +319,8 @@ Test(close, who_was_woken_does_not_read_from_the_next_file) {
 static void storm_reader(void *arg) {
     char c;
     ssize_t n = go_read(net_int(arg), &c, 1);
-    T_ASSERT(n == -EBADF || n == 1 || n == 0, "%zd", n);
+    /* It may begin when the number is free, or a spare worker's ring or bell: -EINVAL. */
+    T_ASSERT(n == -EBADF || n == -EINVAL || n == 1 || n == 0, "%zd", n);
 }
 
 static void storm_closer(void *arg) {
