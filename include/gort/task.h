@@ -24,7 +24,9 @@ GO_API int go_run(void (*fn)(void *), void *arg);
 struct go_options {
     size_t size; /* sizeof(struct go_options), set by GO_OPTIONS_INIT */
     /* Workers that run green threads at once, 1..1024. Default: GORT_PROCS, else the CPUs of the
-     * affinity mask, bounded by the cgroup's quota. */
+     * affinity mask, bounded by the cgroup's quota (v2, its own and all above); this one follows
+     * changes of them, within a second or so, until go_set_procs is called. The mask is that of the
+     * threads of gort, bounded by that of the first thread of the process. */
     unsigned procs;
     /* Bytes of a green thread's stack with its guard, 16 KiB..8 MiB, rounded up to a power of two.
      * Default: GORT_STACK, else 256 KiB. */
@@ -32,10 +34,13 @@ struct go_options {
     /* Threads that the runtime may start; at least procs + 1, which it starts at once. The others
      * are for go_blocking, which needs one at least, go_lock_thread, and what runs in the place of
      * green threads that hog their P: none of these while less than 17 are left. Default:
-     * procs + 64. */
+     * procs + 64, the most procs there ever were. */
     unsigned max_threads;
     /* Green threads alive at once, kept within 2 %; beyond it go_spawn says -EAGAIN. Default: what
-     * the address space and the kernel's limits allow. */
+     * the address space and the kernel's limits allow, and no more than half of the memory.max of
+     * the cgroup (v2, its own and all above, at the start) is enough for: at 4,864 bytes each where
+     * a page has 4 KiB and a stack 256 KiB, that is a page of stack, the record of 256 bytes and
+     * page tables (a stack / 512, or 8 KiB from 2 MiB on). */
     size_t max_tasks;
     const char *netpoll; /* "auto", "uring" or "epoll"; default: GORT_NETPOLL, else "auto" */
     unsigned flags;      /* GO_STRICT */
@@ -100,6 +105,19 @@ GO_API uint64_t go_id(void);
 
 /* Number of processors (P) of the running runtime; 0 when it is not running. */
 GO_API unsigned go_procs(void);
+
+/* Change that number, at any time and load; from then on it does not follow the machine any more
+ * (go_options.procs). When this returns 0 the new number holds. What was queued, slept or waited
+ * for a descriptor on a P that goes is handed on. A green thread that keeps its P for longer than a
+ * slice (10 ms) loses it and runs on beside the others until it next parks, yields or reaches a
+ * checkpoint; under GO_STRICT it keeps it, and go_set_procs waits until then. Threads that are too
+ * many end after ten seconds. Two calls at once take effect one after the other.
+ * Parks, any thread, locked ones too.
+ * Returns 0; -EINVAL when n is 0, more than 1024, or not less than the max_threads that go_start
+ * was given; -EAGAIN, -ENOMEM, -EMFILE when the threads and stacks for more Ps cannot be had, and
+ * then nothing has changed; -ECANCELED, -ETIMEDOUT from the scope: a change that had begun goes on;
+ * -ENXIO when the runtime is not running, and in a forked child; -ESHUTDOWN when it is stopping. */
+GO_API int go_set_procs(unsigned n);
 
 /* A preemption point for loops that compute: yields when the time slice (10 ms) is over, or others
  * have waited for a while; a load and a branch otherwise. May park; leaves errno as it was. Does

@@ -36,6 +36,7 @@
 #if RT_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 #if RT_TSAN
 #include <sanitizer/tsan_interface.h>
@@ -164,6 +165,21 @@ static inline void rt_san_stack_use(void *low, size_t bytes) {
     (void)low, (void)bytes;
 #ifdef RT_VALGRIND
     (void)VALGRIND_MAKE_MEM_UNDEFINED(low, bytes);
+#endif
+}
+
+/* [p, p + bytes) holds pointers to what was allocated; it is mapped, so the search for leaks would
+ * not look there. */
+static inline void rt_san_root(const void *p, size_t bytes) {
+    (void)p, (void)bytes;
+#if RT_ASAN
+    __lsan_register_root_region(p, bytes);
+#endif
+}
+static inline void rt_san_root_gone(const void *p, size_t bytes) {
+    (void)p, (void)bytes;
+#if RT_ASAN
+    __lsan_unregister_root_region(p, bytes);
 #endif
 }
 

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/san.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -247,6 +248,27 @@ void rt_sys_free(void *p) {
     free(p);
 }
 
+void *rt_sys_alloc_sparse(size_t bytes) {
+    if (rt_fault(RT_FAULT_ALLOC))
+        return NULL;
+    int saved = errno;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != MAP_FAILED) {
+        madvise(p, bytes, MADV_NOHUGEPAGE); /* one touch of a huge page would cost 2 MiB */
+        rt_san_root(p, bytes);
+    }
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void rt_sys_free_sparse(void *p, size_t bytes) {
+    if (!p)
+        return;
+    rt_san_root_gone(p, bytes);
+    rt_sys_unmap(p, bytes);
+}
+
 #ifdef __GLIBC__
 #define HAVE_ATTR_SIGMASK __GLIBC_PREREQ(2, 32)
 #else
@@ -379,57 +401,4 @@ int rt_sys_thread_count(void) {
     closedir(d);
     errno = saved;
     return n;
-}
-
-/* The tightest "quota period" of cpu.max in this process's cgroup and all above it, in CPUs rounded
- * up (as Go 1.25 does, which looks at the leaf alone); UINT_MAX without a limit. */
-static unsigned cgroup_cpus(void) {
-    char path[4200] = "/sys/fs/cgroup", line[4096];
-    size_t root = strlen(path);
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    if (!f)
-        return ~0u;
-    bool found = false;
-    while (!found && fgets(line, sizeof line, f)) {
-        found = strncmp(line, "0::", 3) == 0;
-        if (found) {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(path + root, sizeof path - root, "%s", line + 3);
-        }
-    }
-    fclose(f);
-    unsigned best = ~0u;
-    while (found && strlen(path) >= root) {
-        size_t len = strlen(path);
-        snprintf(path + len, sizeof path - len, "/cpu.max");
-        double quota, period;
-        if (read_line(path, line, sizeof line) && sscanf(line, "%lf %lf", &quota, &period) == 2 &&
-            period > 0) {
-            unsigned n = (unsigned)((quota + period - 1) / period);
-            if (n > 0 && n < best)
-                best = n;
-        }
-        path[len] = 0;
-        char *slash = strrchr(path, '/');
-        if (!slash || (size_t)(slash - path) < root)
-            break;
-        *slash = 0;
-    }
-    return best;
-}
-
-unsigned rt_sys_cpus(void) {
-    int saved = errno;
-    unsigned n = 0;
-    for (int cpus = 1024; n == 0 && cpus <= 65536; cpus *= 4) {
-        cpu_set_t *set = CPU_ALLOC((size_t)cpus);
-        if (set && sched_getaffinity(0, CPU_ALLOC_SIZE((size_t)cpus), set) == 0)
-            n = (unsigned)CPU_COUNT_S(CPU_ALLOC_SIZE((size_t)cpus), set);
-        CPU_FREE(set);
-    }
-    if (n == 0)
-        n = 1;
-    unsigned quota = cgroup_cpus();
-    errno = saved;
-    return n < quota ? n : quota;
 }

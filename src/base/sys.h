@@ -43,6 +43,10 @@ size_t rt_sys_max_maps(void);
 void *rt_sys_alloc(size_t bytes);  /* zeroed; NULL when out of memory */
 void *rt_sys_alloc_aligned(size_t bytes, size_t align); /* zeroed; free with rt_sys_free */
 void rt_sys_free(void *p);
+/* Zeroed, for arrays of which little is ever touched: only that needs memory. NULL when out of
+ * it. */
+void *rt_sys_alloc_sparse(size_t bytes);
+void rt_sys_free_sparse(void *p, size_t bytes);
 
 /* Start a thread named `name` with every signal blocked but the synchronous ones. 0 or -errno. */
 int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name);
@@ -69,8 +73,16 @@ char rt_sys_thread_state(int tid);
 /* Threads of this process, or -errno. */
 int rt_sys_thread_count(void);
 
-/* CPUs this process may use: affinity, bounded by the cgroup v2 quota of its group and all
- * above. */
+/* CPUs that the calling thread may use: affinity, bounded by the cgroup v2 quota of its group and
+ * all above. */
 unsigned rt_sys_cpus(void);
+/* The same to follow changes: no more than the first thread of the process may use, either. Its
+ * mask is what "taskset -p" and sched_setaffinity(2) of a process id change. */
+unsigned rt_sys_cpus_now(void);
+/* The tightest memory.max of its cgroup (v2) and all above, in bytes; UINT64_MAX: there is none. */
+uint64_t rt_sys_memory_limit(void);
+/* Where these are read: "/sys/fs/cgroup" and "/proc/self/cgroup". Tests have files of their own;
+ * set them before the runtime starts. */
+extern const char *rt_sys_cgroup_root, *rt_sys_cgroup_own;
 
 #endif

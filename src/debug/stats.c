@@ -16,20 +16,20 @@
 #endif
 
 static void count(struct go_stats *s) {
-    s->procs = rt.procs;
+    s->procs = rt_procs();
     struct rt_pool_counts pool = rt_pool_counts();
     s->threads = rt_retake_threads() + 1 + pool.threads; /* one is sysmon */
     s->blocking_threads = pool.threads;
     s->blocking_queued = pool.queued;
     s->runnable = rt_globq_size();
-    for (uint32_t i = 0; i < rt.procs; i++) {
+    for (uint32_t i = 0, n = rt_load_relaxed(&rt.procs_ever); i < n; i++) {
         struct rt_p *p = &rt.ps[i];
         s->parks += rt_load_relaxed(&p->parks);
         s->steals += rt_load_relaxed(&p->steals);
         s->polls += rt_load_relaxed(&p->polls);
         s->runnable += rt_runq_len_any(p) + (rt_load_relaxed(&p->runnext) != NULL);
     }
-    for (uint32_t i = 0; i < rt.max_ms; i++)
+    for (uint32_t i = 0, n = rt_load_relaxed(&rt.nms); i < n; i++)
         s->wakes += rt_load_relaxed(&rt.ms[i].wakes);
     s->parks += rt_load_relaxed(&rt.nobody->parks);
     s->tasks_live = rt_live(&s->spawned, &s->ended);

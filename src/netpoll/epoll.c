@@ -30,6 +30,7 @@
 #include "base/sys_io.h"
 #include "netpoll/engines.h"
 #include "netpoll/fd.h"
+#include "sched/idle.h"
 
 #include <string.h>
 #include <sys/epoll.h>
@@ -86,14 +87,15 @@ static int arm_once(struct rt_fd *s, int fd) {
 static void find_a_sleeper(void) {
     if (rt_load_seq_cst(&ep.sleeper))
         return;
-    for (uint32_t i = 0; i < rt.procs; i++) {
-        struct rt_m *m = rt_m_of(&rt.ps[i]);
-        if (rt_load_relaxed(&m->sleep) != RT_AWAKE) {
-            rt_fd_kick(m);
-            return;
+    struct rt_p *p = &rt.ps[0]; /* it is never put away; its M, if awake, looks before it sleeps */
+    for (uint32_t i = 0, procs = rt_procs(); i < procs; i++) {
+        const struct rt_m *m = rt_m_of(&rt.ps[i]);
+        if (rt_load_relaxed(&m->sleep) != RT_AWAKE && !rt_gate_is_shut(m)) {
+            p = &rt.ps[i];
+            break;
         }
     }
-    rt_fd_kick(rt_m_of(&rt.ps[0]));
+    rt_idle_kick(p, rt_m_of(p));
 }
 
 static int epoll_arm(struct rt_fd *s, int fd) {

@@ -43,6 +43,7 @@
 #include "base/log.h"
 #include "base/sys.h"
 #include "base/sys_io.h"
+#include "sched/idle.h"
 #include "sched/spawn.h"
 
 #include <gort/time.h>
@@ -61,13 +62,14 @@ struct count {
     uint64_t begun, ended;
 } __attribute__((aligned(RT_CACHE_LINE)));
 static struct count *counts;
+static size_t counts_bytes;
 static struct count foreign_count;
 static uint32_t foreign_parked; /* foreign threads that wait */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
 int rt_fd_start(unsigned ms) {
-    counts = rt_sys_alloc_aligned(ms * sizeof *counts, RT_CACHE_LINE);
+    counts = rt_sys_alloc_sparse(counts_bytes = ms * sizeof *counts);
     foreign_count = (struct count){0};
     foreign_parked = 0;
     return counts ? 0 : -ENOMEM;
@@ -83,7 +85,7 @@ void rt_fd_stop(void) {
         rt_store_relaxed(&rt_fd_chunks[i], NULL);
         rt_sys_unmap(chunk, CHUNK_BYTES);
     }
-    rt_sys_free(counts);
+    rt_sys_free_sparse(counts, counts_bytes);
     counts = NULL;
 }
 
@@ -338,21 +340,13 @@ void rt_fd_beware(struct rt_fd_op *op) {
 
 uint64_t rt_fd_waits(void) {
     uint64_t n = rt_load_relaxed(&foreign_count.begun) - rt_load_relaxed(&foreign_count.ended);
-    for (uint32_t i = 0; counts && i < rt.max_ms; i++)
+    for (uint32_t i = 0, ms = rt_load_relaxed(&rt.nms); counts && i < ms; i++)
         n += rt_load_relaxed(&counts[i].begun) - rt_load_relaxed(&counts[i].ended);
     return (int64_t)n < 0 ? 0 : n; /* the counters are not read at one moment */
 }
 
 void rt_fd_kick(struct rt_m *m) {
-    /* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit
-     * (idle.c). */
-    struct rt_p *p = rt_load_relaxed(&m->p);
-    rt_fetch_or(&p->attention, RT_P_LOOK);
-    uint32_t mode = rt_load_seq_cst(&m->sleep);
-    if (mode == RT_SLEEP_POLLER)
-        rt_poller->wake(m);
-    else if (mode == RT_SLEEP_FUTEX)
-        rt_note_wake(&m->note);
+    rt_idle_kick(rt_load_relaxed(&m->p), m);
 }
 
 /* ---- the end of a descriptor ----------------------------------------------------------------- */

@@ -159,13 +159,17 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
 /* ---- what fd.c asks -------------------------------------------------------------------------- */
 
 static struct rt_m *m_for_foreign(void) {
-    uint32_t start = rt_fetch_add_relaxed(&foreign_turn, 1);
-    for (uint32_t i = 0; i < rt.procs; i++) {
-        struct rt_m *m = rt_m_of(&rt.ps[(start + i) % rt.procs]);
+    uint32_t start = rt_fetch_add_relaxed(&foreign_turn, 1), procs = rt_procs();
+    struct rt_m *awake = rt_m_of(&rt.ps[0]); /* which is never put away */
+    for (uint32_t i = 0; i < procs; i++) {
+        struct rt_m *m = rt_m_of(&rt.ps[(start + i) % procs]);
+        if (rt_gate_is_shut(m)) /* its P is being handed over, or was put away */
+            continue;
         if (rt_load_relaxed(&m->sleep) != RT_AWAKE)
             return m;
+        awake = m;
     }
-    return rt_m_of(&rt.ps[start % rt.procs]);
+    return awake;
 }
 
 /* Ask some M to look at fd. */
@@ -409,18 +413,24 @@ static void uring_wake(struct rt_m *m) {
 /* ---- start and stop -------------------------------------------------------------------------- */
 
 static void uring_stop(void) {
-    for (unsigned i = 0; i < rt.max_ms; i++) {
+    for (unsigned i = 0; i < rt.nms && rings[i].inbox.items; i++) {
         rt_ring_free(&rings[i].ring);
         if (rings[i].bell >= 0)
             rt_sys_close(rings[i].bell);
         rt_inbox_free(&rings[i].inbox);
     }
-    rt_sys_free(rings);
+    rt_sys_free_sparse(rings, rt.max_ms * sizeof *rings);
     rings = NULL;
 }
 
 /* The bell stays when the ring of a spare that ended is made anew: a late wake may ring it yet. */
-static int make_ring(struct uring *u) {
+static int make_ring(struct uring *u, unsigned index) {
+    if (!u->inbox.items) { /* the place is used for the first time */
+        u->index = index;
+        u->bell = -1;
+        rt_store_relaxed(&u->first_prep, INT64_MAX);
+        rt_inbox_init(&u->inbox);
+    }
     int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
     if (err)
         return err;
@@ -435,17 +445,11 @@ static int uring_start(unsigned ms) {
     int err = rt_ring_self_test();
     if (err)
         return err;
-    rings = rt_sys_alloc_aligned(rt.max_ms * sizeof *rings, RT_CACHE_LINE);
+    rings = rt_sys_alloc_sparse(rt.max_ms * sizeof *rings);
     if (!rings)
         return -ENOMEM;
-    for (uint32_t i = 0; i < rt.max_ms; i++) {
-        rings[i].index = i;
-        rings[i].bell = -1;
-        rings[i].first_prep = INT64_MAX;
-        rt_inbox_init(&rings[i].inbox);
-    }
     for (unsigned i = 0; i < ms && err == 0; i++)
-        err = make_ring(&rings[i]);
+        err = make_ring(&rings[i], i);
     if (err)
         uring_stop();
     else
@@ -463,7 +467,7 @@ static int uring_m_start(struct rt_m *m) {
         u->refused = 0;
         rt_store_relaxed(&u->first_prep, INT64_MAX);
     }
-    int err = u->ring.made ? 0 : make_ring(u);
+    int err = u->ring.made ? 0 : make_ring(u, m->index);
     u->used = true;
     return err ? err : rt_ring_enable(&u->ring);
 }
@@ -554,6 +558,48 @@ static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *read
     }
 }
 
+static void look_elsewhere(struct rt_fd *s, int fd, struct rt_glist *ready) {
+    if (post_look(fd) != 0)
+        rt_fd_event(s, 1u << RT_IN | 1u << RT_OUT, false, ready);
+}
+
+static void hand_on_slot(struct rt_fd *s, int fd, void *arg) {
+    const struct adoption *a = arg;
+    uint16_t owner = (uint16_t)(a->from->index + 1);
+    if (rt_load_relaxed(&s->poll[RT_IN].owner) != owner &&
+        rt_load_relaxed(&s->poll[RT_OUT].owner) != owner)
+        return;
+    rt_lock(&s->lock);
+    forget_polls(a->from, s);
+    if (s->waiters)
+        look_elsewhere(s, fd, a->ready);
+    rt_unlock(&s->lock);
+}
+
+static void uring_hand_on(struct rt_m *m, struct rt_glist *ready) {
+    struct adoption a = {NULL, m->poller, ready};
+    struct uring *u = m->poller;
+    if (rt_load_relaxed(&u->inflight) != 0)
+        rt_fd_each(hand_on_slot, &a);
+    uint64_t items[INBOX_BATCH];
+    for (uint32_t n, letters = rt_load_relaxed(&u->inbox.n); letters != 0; letters -= n) {
+        n = rt_inbox_take(&u->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
+        for (uint32_t i = 0; i < n; i++) {
+            struct rt_fd *s = rt_fd_at(data_fd(items[i]));
+            if (data_tag(items[i]) != TAG_LOOK) { /* as in adopt_letter */
+                if (!rt_gate_is_shut(m))
+                    rt_inbox_post(&u->inbox, items[i]);
+                continue;
+            }
+            rt_lock(&s->lock);
+            look_elsewhere(s, data_fd(items[i]), ready);
+            rt_unlock(&s->lock);
+        }
+        if (n == 0)
+            break;
+    }
+}
+
 static void uring_retire(struct rt_m *m, struct rt_glist *ready) {
     cancel_all(m->poller, ready);
 }
@@ -566,6 +612,7 @@ const struct rt_poller rt_uring_poller = {
     .m_stop = uring_m_stop,
     .stuck = uring_stuck,
     .adopt = uring_adopt,
+    .hand_on = uring_hand_on,
     .retire = uring_retire,
     .pending = uring_pending,
     .poll = uring_poll,

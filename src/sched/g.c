@@ -26,10 +26,14 @@ static struct {
 
 uint32_t rt_g_cache;
 
+void rt_g_share(uint32_t procs) {
+    size_t share = all.max / 64 / procs;
+    rt_store_relaxed(&rt_g_cache, share < MAX_CACHE ? (uint32_t)share : MAX_CACHE);
+}
+
 void rt_g_start(size_t max_tasks) {
-    size_t share = max_tasks / 64 / rt.procs;
-    rt_g_cache = share < MAX_CACHE ? (uint32_t)share : MAX_CACHE;
     all.max = max_tasks;
+    rt_g_share(rt.procs);
     if (rt_load_relaxed(&all.next_id) == 0)
         rt_store_relaxed(&all.next_id, 1); /* ids go on after a restart: never used twice */
 }
@@ -75,7 +79,8 @@ static int add_slab(void) {
 int rt_g_refill_owner(struct rt_p *p) {
     rt_futex_lock(&all.lock);
     int err = all.depot ? 0 : add_slab();
-    uint32_t batch = rt_g_cache < BATCH ? rt_g_cache + 1 : BATCH;
+    uint32_t cache = rt_load_relaxed(&rt_g_cache);
+    uint32_t batch = cache < BATCH ? cache + 1 : BATCH;
     for (uint32_t i = 0; i < batch && all.depot; i++) {
         struct rt_g *g = all.depot;
         all.depot = g->next;
@@ -87,9 +92,9 @@ int rt_g_refill_owner(struct rt_p *p) {
     return err;
 }
 
-void rt_g_trim_owner(struct rt_p *p) {
+static void keep(struct rt_p *p, uint32_t n) {
     rt_futex_lock(&all.lock);
-    while (p->ngfree > rt_g_cache / 2) {
+    while (p->ngfree > n) {
         struct rt_g *g = p->gfree;
         p->gfree = g->next;
         p->ngfree--;
@@ -97,6 +102,14 @@ void rt_g_trim_owner(struct rt_p *p) {
         all.depot = g;
     }
     rt_futex_unlock(&all.lock);
+}
+
+void rt_g_trim_owner(struct rt_p *p) {
+    keep(p, rt_load_relaxed(&rt_g_cache) / 2);
+}
+
+void rt_g_flush(struct rt_p *p) {
+    keep(p, 0);
 }
 
 struct rt_g *rt_g_get(int *err) {

@@ -19,6 +19,10 @@ void rt_g_stop(void);
 /* Refill the free list of p: 0, -EAGAIN, -ENOMEM. Owner, inside. */
 int rt_g_refill_owner(struct rt_p *p);
 void rt_g_trim_owner(struct rt_p *p);
+/* Give back all of p's, which nobody else can touch. */
+void rt_g_flush(struct rt_p *p);
+/* So many Ps share from now on: rt_g_cache follows. */
+void rt_g_share(uint32_t procs);
 /* For foreign threads: one G, or NULL and *err. */
 struct rt_g *rt_g_get(int *err);
 void rt_g_put(struct rt_g *g);
@@ -34,7 +38,7 @@ uint64_t rt_g_one_id(void);
 static inline void rt_g_free_owner(struct rt_p *p, struct rt_g *g) {
     g->next = p->gfree;
     p->gfree = g;
-    if (rt_unlikely(++p->ngfree > rt_g_cache))
+    if (rt_unlikely(++p->ngfree > rt_load_relaxed(&rt_g_cache)))
         rt_g_trim_owner(p);
 }
 

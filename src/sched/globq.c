@@ -26,7 +26,7 @@ struct rt_g *rt_globq_take(struct rt_p *p, size_t max) {
     if (rt_globq_size() == 0)
         return NULL;
     rt_lock(&rt_globq.lock);
-    size_t n = rt_globq.list.n / rt.procs + 1;
+    size_t n = rt_globq.list.n / rt_procs() + 1;
     if (n > max)
         n = max;
     size_t room = rt_runq_room_owner(p) + 1; /* the first is not queued */

@@ -53,7 +53,7 @@ static const int64_t AGAIN_NS = 100 * 1000; /* some wakes, and far less than a t
 struct rt_idle rt_idle;
 
 void rt_idle_start(void) {
-    rt_idle = (struct rt_idle){.keeper_when = INT64_MAX};
+    rt_idle = (struct rt_idle){.keeper_when = INT64_MAX, .held = rt.procs};
 }
 
 static void add_word(uint32_t delta) {
@@ -84,7 +84,7 @@ static void wake_m(struct rt_m *m) {
  * seen. */
 static struct rt_m *pick_sleeper(void) {
     struct rt_m *best = NULL;
-    for (uint32_t w = 0; w * 64 < rt.procs; w++)
+    for (uint32_t w = 0, procs = rt_procs(); w * 64 < procs; w++)
         for (uint64_t bits = rt_idle.mask[w]; bits; bits &= bits - 1) {
             struct rt_p *p = &rt.ps[w * 64 + (uint32_t)__builtin_ctzll(bits)];
             struct rt_m *m = rt_m_of(p); /* asleep, so nobody takes its P */
@@ -148,6 +148,30 @@ void rt_idle_wake_for_timer(int64_t when) {
         wake_m(m);
 }
 
+void rt_idle_more(uint32_t n) {
+    rt_lock(&rt_idle.lock);
+    rt_store_relaxed(&rt_idle.held, rt_idle.held + n);
+    rt_unlock(&rt_idle.lock);
+}
+
+void rt_idle_less(struct rt_m *m) {
+    rt_lock(&rt_idle.lock);
+    rt_store_relaxed(&rt_idle.held, rt_idle.held - 1);
+    add_word(m->searching ? -1u : 0);
+    m->searching = 0;
+    rt_unlock(&rt_idle.lock);
+}
+
+/* The bit, then the look at m's sleep; m says that it sleeps, then looks at the bit. */
+void rt_idle_kick(struct rt_p *p, struct rt_m *m) {
+    rt_fetch_or(&p->attention, RT_P_LOOK);
+    uint32_t mode = rt_load_seq_cst(&m->sleep);
+    if (mode == RT_SLEEP_POLLER)
+        rt_poller->wake(m);
+    else if (mode == RT_SLEEP_FUTEX)
+        rt_note_wake(&m->note);
+}
+
 void rt_idle_wake_all(void) {
     for (;;) {
         rt_lock(&rt_idle.lock);
@@ -162,7 +186,7 @@ void rt_idle_wake_all(void) {
 bool rt_idle_begin_search(struct rt_m *m) {
     if (m->searching)
         return true;
-    uint32_t most = rt.procs > 3 ? rt.procs / 2 : 1;
+    uint32_t procs = rt_procs(), most = procs > 3 ? procs / 2 : 1;
     if (rt_idle_searching(rt_load_relaxed(&rt_idle.word)) >= most)
         return false;
     rt_lock(&rt_idle.lock);
@@ -184,10 +208,11 @@ static enum work work_anywhere(struct rt_m *m, int64_t now) {
     if (rt_globq_size() != 0 || rt_load_relaxed(&p->attention) != 0 || rt_runq_len_any(p) != 0 ||
         p->runnext)
         return WORK;
-    for (uint32_t i = 0; i <= rt.procs; i++) { /* the last is nobody's */
-        struct rt_m *owner = rt_m_of(&rt.ps[i]);
-        bool due = rt_load_relaxed(&rt.ps[i].timer_when) <= now;
-        if (!due && !rt_runq_worth_stealing_any(&rt.ps[i]))
+    for (uint32_t i = 0, procs = rt_procs(); i <= procs; i++) {
+        struct rt_p *other = i < procs ? &rt.ps[i] : rt.nobody;
+        struct rt_m *owner = rt_m_of(other);
+        bool due = rt_load_relaxed(&other->timer_when) <= now;
+        if (!due && !rt_runq_worth_stealing_any(other))
             continue;
         if (owner == m || rt_load_relaxed(&owner->in_rt) + rt_load_relaxed(&owner->gate) == 0)
             return WORK;
@@ -239,7 +264,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     add_word(RT_IDLE_ONE - (m->searching ? 1 : 0));
     m->searching = 0;
     int64_t timeout = keep_time(m, now);
-    bool others_awake = rt_idle_count(rt_idle.word) < rt.procs;
+    bool others_awake = rt_idle_count(rt_idle.word) < rt_idle.held;
     rt_unlock(&rt_idle.lock);
 
     rt_chaos_delay(); /* counted idle, queues not looked at */

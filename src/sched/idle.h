@@ -7,6 +7,7 @@
 extern struct rt_idle {
     uint32_t word;           /* idle Ms << 16 | searching Ms; written under lock, read anywhere */
     uint32_t lock;           /* protects all below */
+    uint32_t held;           /* Ps that an M holds; also read, relaxed, by sysmon */
     uint64_t mask[RT_MAX_PROCS / 64]; /* Ps whose M sleeps and was not picked to be woken */
     uint32_t keeper;         /* index + 1 of the P whose M sleeps until keeper_when; 0: none */
     int64_t keeper_when;     /* also read, relaxed, by sysmon */
@@ -41,6 +42,14 @@ static inline void rt_idle_wake_for(const struct rt_p *p) {
 void rt_idle_wake_foreign(void);
 /* The same after a foreign thread armed a timer: unless somebody wakes early enough by himself. */
 void rt_idle_wake_for_timer(int64_t when);
+/* n more Ps are held, from before their Ms may run. */
+void rt_idle_more(uint32_t n);
+/* m gives its P up, and what it has queued was queued with it: m does not search any more. Its own
+ * thread, or behind its gate. */
+void rt_idle_less(struct rt_m *m);
+/* m, which most likely holds p, looks around before it sleeps, and at once if it sleeps; or who
+ * holds p by then. Any thread. */
+void rt_idle_kick(struct rt_p *p, struct rt_m *m);
 /* Wake everybody (stop). */
 void rt_idle_wake_all(void);
 

@@ -58,6 +58,9 @@ struct rt_poller {
      * `from`: what was asked there is asked here. retire: m, without a P, drops all that it has
      * asked for, and until it has one is asked for nothing; outside, on its own thread. */
     bool (*stuck)(struct rt_m *m);
+    /* hand_on: m has lost its P and nobody comes in its place (sched/procs.c): what was asked there
+     * others are asked, on any thread and without a P. */
+    void (*hand_on)(struct rt_m *m, struct rt_glist *ready);
     void (*adopt)(struct rt_m *m, struct rt_m *from, struct rt_glist *ready);
     void (*retire)(struct rt_m *m, struct rt_glist *ready);
 

@@ -20,6 +20,7 @@
 #include "sched/idle.h"
 #include "sched/park.h"
 #include "sched/poller.h"
+#include "sched/procs.h"
 #include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/switch.h"
@@ -174,10 +175,10 @@ static struct rt_stack *stack_for(struct rt_m *m, struct rt_g *g) {
     return s ? s : rt_stack_get_owner(m->p);
 }
 
-static uint32_t coprime_step(uint64_t r) {
-    uint32_t step = (uint32_t)(r % rt.procs) + 1;
+static uint32_t coprime_step(uint64_t r, uint32_t procs) {
+    uint32_t step = (uint32_t)(r % procs) + 1;
     for (;; step++) {
-        uint32_t a = rt.procs, b = step;
+        uint32_t a = procs, b = step;
         while (b) {
             uint32_t t = a % b;
             a = b;
@@ -191,10 +192,11 @@ static uint32_t coprime_step(uint64_t r) {
 static struct rt_g *steal(struct rt_m *m) {
     struct rt_p *p = m->p;
     uint64_t r = rt_random_next(&p->rng);
-    uint32_t at = (uint32_t)(r >> 32) % rt.procs, step = coprime_step(r & 0xffffffff);
+    uint32_t procs = rt_procs();
+    uint32_t at = (uint32_t)(r >> 32) % procs, step = coprime_step(r & 0xffffffff, procs);
     int64_t earliest = rt_timer_earliest_any();
     int64_t now = earliest != INT64_MAX ? rt_sys_now() : 0;
-    for (uint32_t i = 0; i < rt.procs; i++, at = (at + step) % rt.procs) {
+    for (uint32_t i = 0; i < procs; i++, at = (at + step) % procs) {
         struct rt_p *victim = &rt.ps[at];
         if (victim == p)
             continue;
@@ -219,8 +221,8 @@ static struct rt_g *steal(struct rt_m *m) {
 static struct rt_g *look_around(struct rt_m *m) {
     struct rt_p *p = m->p;
     uint32_t attention = rt_load_relaxed(&p->attention);
-    if (attention & ~(uint32_t)RT_P_STOP)
-        attention = rt_fetch_and(&p->attention, RT_P_STOP);
+    if (attention & ~(uint32_t)(RT_P_STOP | RT_P_LEAVE))
+        attention = rt_fetch_and(&p->attention, RT_P_STOP | RT_P_LEAVE);
     if (rt_chaos_flip())
         attention |= RT_P_PREEMPT;
     if ((attention & RT_P_PREEMPT) && p->runnext) {
@@ -270,13 +272,13 @@ static struct rt_g *poll_hungry(struct rt_m *m) {
     return rt_runq_pop_owner(m->p); /* if foreign threads alone had waited, there is none */
 }
 
-/* The next G to run; NULL when the worker shall end. */
+/* The next G to run; NULL when the worker shall end, or its P shall be put away. */
 static struct rt_g *find_runnable(struct rt_m *m) {
     struct rt_p *p = m->p;
     struct rt_g *g = m->pending;
     m->pending = NULL;
     while (!g) {
-        if (rt_load_relaxed(&p->attention) & RT_P_STOP)
+        if (rt_load_relaxed(&p->attention) & (RT_P_STOP | RT_P_LEAVE))
             return NULL;
         g = look_around(m);
         if (m->yielder) { /* behind all that this has brought */
@@ -287,9 +289,9 @@ static struct rt_g *find_runnable(struct rt_m *m) {
             break;
         if (!g)
             g = rt_globq_take(p, GLOBQ_BATCH);
-        if (!g && rt.procs > 1)
+        if (!g && rt_procs() > 1)
             g = poll_hungry(m);
-        if (!g && rt.procs > 1 && rt_idle_begin_search(m))
+        if (!g && rt_procs() > 1 && rt_idle_begin_search(m))
             g = steal(m);
         if (g)
             rt_bump(&p->ticks); /* a slice begins, as with a pop from the ring */
@@ -349,7 +351,10 @@ static bool serve(struct rt_m *m) {
         clean_up_after(m);
     }
     rt_gate_leave(m);
-    return false;
+    bool leaves = !(rt_load_relaxed(&m->p->attention) & RT_P_STOP);
+    if (leaves)
+        rt_procs_leave(m);
+    return leaves;
 }
 
 bool rt_proc_run(struct rt_m *m) {

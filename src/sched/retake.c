@@ -51,6 +51,7 @@
 #include "sched/long_run.h"
 #include "sched/park.h"
 #include "sched/poller.h"
+#include "sched/procs.h"
 #include "sched/switch.h"
 #include "sched/timer.h"
 #include "sched/worker.h"
@@ -69,6 +70,8 @@ static struct {
     bool wanted;       /* by go_lock_thread, and there was none; any thread */
     uint32_t gone;     /* Ms that have ended, or could not begin */
     int64_t failed_at; /* when one could not; any thread */
+    uint32_t failures; /* how many could not begin, and why the latest; any thread */
+    int err;
     uint32_t counted;  /* what computing() has found; these two are sysmon's */
     int64_t counted_at;
 } spares;
@@ -135,6 +138,7 @@ bool rt_spare_wait(struct rt_m *m) {
     else
         push(m);
     rt_unlock(&spares.lock);
+    rt_procs_spare_came();
     while (rt_gate_is_shut(m) && !rt_load_relaxed(&m->end))
         if (rt_note_wait(&m->note, rt_load_relaxed(&rt_spare_keep_ns)) != 0 && leave(m))
             return false;
@@ -149,9 +153,45 @@ void rt_spares_start(void) {
     spares.failed_at = INT64_MIN / 2;
 }
 
-void rt_spare_failed(void) {
+void rt_spare_failed(int err) {
     rt_store_relaxed(&spares.failed_at, rt_sys_now());
-    rt_fetch_add_relaxed(&spares.gone, 1);
+    rt_store_relaxed(&spares.err, err);
+    rt_fetch_add(&spares.failures, 1); /* then it is not there any more: see rt_spares_there */
+    rt_fetch_add(&spares.gone, 1);
+    rt_procs_spare_came();
+}
+
+uint32_t rt_spare_failures(void) {
+    return rt_load_seq_cst(&spares.failures);
+}
+
+int rt_spare_failed_since(uint32_t failures) {
+    return rt_load_seq_cst(&spares.failures) == failures ? 0 : rt_load_relaxed(&spares.err);
+}
+
+uint32_t rt_spares_there(void) {
+    uint32_t gone = rt_load_seq_cst(&spares.gone);
+    return rt.nms - rt_load_relaxed(&rt_idle.held) - rt_retake_away() - gone;
+}
+
+int rt_spare_start(void) {
+    int err = rt_worker_start_spare();
+    if (err == RT_WORKER_AGAIN)
+        rt_fetch_add(&spares.gone, -1u);
+    return err < 0 ? err : 0;
+}
+
+struct rt_m *rt_spares_take(uint32_t n) {
+    rt_lock(&spares.lock);
+    struct rt_m *first = spares.list, *last = first;
+    for (uint32_t i = 1; last && i < n; i++)
+        last = last->next_spare;
+    if (last) {
+        rt_store_relaxed(&spares.list, last->next_spare);
+        last->next_spare = NULL;
+    }
+    rt_unlock(&spares.lock);
+    return last ? first : NULL;
 }
 
 void rt_spares_end(void) {
@@ -240,7 +280,7 @@ static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
         return;
     bool noted = !h->told && rt_long_run_note(p, h->progress);
     bool room = kind == SLEEPS || now - h->since >= RT_SLICE_NS ||
-                rt_retake_away() < rt.procs || computing(now) < rt.procs;
+                rt_retake_away() < rt_procs() || computing(now) < rt_procs();
     bool taken = room && rt_retake(p, h->progress);
     if (noted)
         rt_long_run_tell(now - h->since, kind == SLEEPS, taken);
@@ -252,6 +292,8 @@ static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
 
 int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     uint64_t progress = rt_progress_any(p);
+    if (rt_load_relaxed(&p->attention) & RT_P_LEAVE) /* procs.c looks after it; it may have gone */
+        return INT64_MAX;
     if (!(rt.flags & GO_STRICT) && rt_chaos_flip())
         rt_retake(p, progress);
     if (progress != h->progress || h->since == 0) {
@@ -276,18 +318,14 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
 void rt_retake_spare(void) {
     bool strict = rt.flags & GO_STRICT; /* then they are for go_lock_thread alone */
     bool plenty = !strict && rt_load_relaxed(&rt.threads_left) >= RT_ROOM_FOR_A_SPARE;
-    uint32_t there = rt.nms - rt.procs - rt_retake_away() - rt_load_relaxed(&spares.gone);
-    if (there != 0 || (!rt_load_relaxed(&spares.wanted) && !plenty))
+    if (rt_spares_there() != 0 || (!rt_load_relaxed(&spares.wanted) && !plenty))
         return;
     int64_t now = rt_sys_now();
     rt_store_relaxed(&spares.wanted, false); /* the next who wants one says so again */
     if (now - rt_load_relaxed(&spares.failed_at) < TRY_AGAIN_NS)
         return;
-    int err = rt_worker_start_spare();
-    if (err < 0)
+    if (rt_spare_start() != 0)
         rt_store_relaxed(&spares.failed_at, now);
-    else if (err == RT_WORKER_AGAIN)
-        rt_fetch_add_relaxed(&spares.gone, -1u);
 }
 
 uint32_t rt_retake_away(void) {

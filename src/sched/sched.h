@@ -40,11 +40,12 @@
 #ifndef RT_RING_SLOTS /* tests/model has them smaller */
 #define RT_RING_SLOTS 256
 #define RT_FRESH_SLOTS 1024
+#define RT_PROCS_SLOTS 1024
 #endif
 enum {
     RT_RING = RT_RING_SLOTS,      /* slots of a P's ring; a power of two */
     RT_FRESH = RT_FRESH_SLOTS,    /* and of those that have not started */
-    RT_MAX_PROCS = 1024,
+    RT_MAX_PROCS = RT_PROCS_SLOTS, /* a multiple of 64 */
     RT_PICKS = 61,         /* picks between two looks at everything else */
     RT_STACK_MIN_SHIFT = 14,
     RT_STACK_CLASSES = 10, /* 16 KiB .. 8 MiB */
@@ -151,7 +152,7 @@ enum rt_why {
     RT_WHY_NONE, RT_WHY_CHAN_SEND, RT_WHY_CHAN_RECV, RT_WHY_MUTEX, RT_WHY_WAITGROUP, RT_WHY_JOIN,
     RT_WHY_SLEEP, RT_WHY_IO_READ, RT_WHY_IO_WRITE, RT_WHY_SELECT, RT_WHY_OTHER,
     RT_WHY_RWMUTEX, RT_WHY_COND, RT_WHY_ONCE, RT_WHY_SEM, RT_WHY_BARRIER, RT_WHY_GROUP,
-    RT_WHY_BLOCKING
+    RT_WHY_BLOCKING, RT_WHY_PROCS
 };
 
 /* A batch of Gs, in order, linked through g->next. */
@@ -188,6 +189,7 @@ enum {
     RT_P_PREEMPT = 1, /* the slice is over */
     RT_P_LOOK = 2,    /* timers, completions or the global queue want a look */
     RT_P_STOP = 4,    /* the worker shall end once it is out of work */
+    RT_P_LEAVE = 8,   /* the P shall be put away: procs.c */
 };
 
 struct rt_timer {
@@ -278,10 +280,12 @@ enum rt_run_state { RT_STOPPED = 0, RT_STARTING, RT_RUNNING, RT_STOPPING, RT_FOR
 struct rt_sched {
     uint32_t state;         /* enum rt_run_state */
     uint32_t foreign;       /* foreign threads inside; stop waits for 0 */
-    uint32_t procs;
-    struct rt_p *ps;        /* procs of them, and nobody */
+    uint32_t procs;         /* Ps in use; changed by sysmon alone, see procs.c and rt_procs */
+    uint32_t procs_ever;    /* the most that were: those have counters. Likewise */
+    struct rt_p *ps;        /* RT_MAX_PROCS of them, most without memory, and nobody */
     struct rt_p *nobody;    /* the P that nobody holds: its gate is always open, and its heap has
                                the timers of those who have no P */
+    struct rt_m *absent;    /* the M of Ps that were put away: its gate is always shut */
     struct rt_m *ms;        /* the first nms of max_ms are there */
     uint32_t nms, max_ms;
     uint32_t threads_left;  /* that may be started on top of these, see rt_thread_take */
@@ -294,10 +298,19 @@ struct rt_sched {
     uint64_t foreign_ended;   /* before they have run (rt_spawn_undo) */
     int pid;
     bool watch_deadlock;    /* go_run */
+    bool threads_asked;     /* max_threads is what the program wants, not a default */
+    bool procs_asked;       /* procs is; else it follows the machine. sysmon's */
     uint32_t deadlocked;
 };
 
 extern struct rt_sched rt;
+
+/* It may change between any two calls, so ask once for a loop. Then what lies beyond is looked at
+ * a moment later, and a P that was put away meanwhile has nothing in it, and an M whose gate is
+ * shut. */
+static inline uint32_t rt_procs(void) {
+    return rt_load_acquire(&rt.procs); /* pairs with the release in procs.c: the P has an M */
+}
 
 /* This thread's M; NULL on a foreign thread. The compiler must not keep it across a park, hence the
  * assembly: every call reads it again. */

@@ -356,7 +356,7 @@ uint64_t go_id(void) {
 
 unsigned go_procs(void) {
     uint32_t state = rt_load_acquire(&rt.state); /* pairs with the release in go_start */
-    return state == RT_RUNNING || state == RT_STOPPING ? rt.procs : 0;
+    return state == RT_RUNNING || state == RT_STOPPING ? rt_procs() : 0;
 }
 
 int64_t go_now(void) {

@@ -268,6 +268,11 @@ void rt_stack_trim_owner(struct rt_p *p) {
     rt_futex_unlock(&k->lock);
 }
 
+void rt_stack_flush(struct rt_p *p) {
+    for (struct rt_stack *s; (s = rt_stack_pop_owner(p)) != NULL;)
+        rt_stack_put(s);
+}
+
 void rt_stack_stats(size_t *mapped_bytes, size_t *cached) {
     *mapped_bytes = *cached = 0;
     for (unsigned c = 0; c < RT_STACK_CLASSES; c++) {

@@ -49,6 +49,8 @@ void rt_stack_put(struct rt_stack *s);
 /* Refill the cache of p, and take one; owner, on the scheduler stack. */
 struct rt_stack *rt_stack_get_owner(struct rt_p *p);
 void rt_stack_trim_owner(struct rt_p *p);
+/* Put all of p's into the depot; nobody else can touch them. */
+void rt_stack_flush(struct rt_p *p);
 
 static inline struct rt_stack *rt_stack_pop_owner(struct rt_p *p) {
     struct rt_stack *s = p->stacks;

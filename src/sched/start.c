@@ -25,6 +25,7 @@
 #include "sched/poller.h"
 #include "sched/pool.h"
 #include "sched/proc.h"
+#include "sched/procs.h"
 #include "sched/retake.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
@@ -35,7 +36,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MORE_THREADS = 64, MOST_SPARES = 1024 };
+enum { MOST_MS = RT_MAX_PROCS + 1024 };
 static const size_t DEFAULT_STACK = 256 * 1024;
 static const int64_t STOP_NAP_MIN_NS = 20 * 1000, STOP_NAP_MAX_NS = 1000 * 1000;
 
@@ -86,52 +87,53 @@ void rt_foreign_leave(void) {
 
 /* ---- boot ------------------------------------------------------------------------------------ */
 
+static const size_t PS_BYTES = (RT_MAX_PROCS + 1) * sizeof(struct rt_p);
+
+static size_t ms_bytes(void) {
+    return (rt.max_ms + 2) * sizeof(struct rt_m);
+}
+
 static void free_all(void) {
-    for (uint32_t i = 0; rt.ps && i < rt.procs; i++)
+    for (uint32_t i = 0; rt.ps && i < rt.procs_ever; i++)
         rt_sys_free(rt.ps[i].timers);
     if (rt.nobody)
         rt_sys_free(rt.nobody->timers);
-    rt_sys_free(rt.ps);
-    rt_sys_free(rt.ms);
+    rt_sys_free_sparse(rt.ps, PS_BYTES);
+    rt_sys_free_sparse(rt.ms, ms_bytes());
     rt.ps = rt.nobody = NULL;
     rt.ms = NULL;
     rt_g_stop();
     rt_stack_stop();
 }
 
-/* The P that nobody holds, and the M that never runs. */
+/* The P that nobody holds, and the Ms that never run. */
 static void make_nobody(void) {
-    rt.nobody = &rt.ps[rt.procs];
-    rt.nobody->index = rt.procs;
+    rt.nobody = &rt.ps[RT_MAX_PROCS];
+    rt.nobody->index = RT_MAX_PROCS;
     rt.nobody->timer_when = INT64_MAX;
     rt.nobody->attention = RT_P_PREEMPT; /* so whoever has no P gives way at each checkpoint */
     rt.nobody->m = &rt.ms[rt.max_ms];
     rt.nobody->m->index = rt.max_ms;
     rt.nobody->m->p = rt.nobody;
+    rt.absent = &rt.ms[rt.max_ms + 1];
+    rt_m_init(rt.absent, rt.max_ms + 1);
+    rt.absent->sleep = RT_SLEEP_FUTEX; /* so sysmon does not look at its Ps */
 }
 
 static int make_ps_and_ms(void) {
-    rt.ps = rt_sys_alloc_aligned((rt.procs + 1) * sizeof *rt.ps, RT_CACHE_LINE);
-    rt.ms = rt_sys_alloc_aligned((rt.max_ms + 1) * sizeof *rt.ms, RT_CACHE_LINE);
+    rt.ps = rt_sys_alloc_sparse(PS_BYTES);
+    rt.ms = rt_sys_alloc_sparse(ms_bytes());
     if (!rt.ps || !rt.ms)
         return -ENOMEM;
     make_nobody();
-    for (uint32_t i = 0; i < rt.max_ms; i++) {
-        rt.ms[i].index = i;
-        rt.ms[i].p = rt.nobody;
-        rt.ms[i].gate = RT_GATE_SHUT;
-    }
+    for (uint32_t i = 0; i < rt.nms; i++)
+        rt_m_init(&rt.ms[i], i);
     for (uint32_t i = 0; i < rt.procs; i++) {
         struct rt_p *p = &rt.ps[i];
-        p->index = i;
+        rt_p_init(p, i);
         p->m = &rt.ms[i];
         p->m->p = p;
         p->m->gate = RT_GATE_OPEN;
-        p->budget = RT_PICKS;
-        p->timer_when = INT64_MAX;
-        p->slice_ns = 10 * RT_COARSE_NS; /* until it is known: better a wake too many */
-        p->looked_at = p->empty_at = rt_sys_now();
-        p->rng = rt_sys_random() | 1;
     }
     return 0;
 }
@@ -140,11 +142,26 @@ static int make_ps_and_ms(void) {
 static void plan_threads(void) {
     rt.threads_left = rt.max_threads - rt.procs - 1; /* one is sysmon */
     rt.nms = rt.procs;
-    rt.max_ms = rt.procs + (rt.threads_left < MOST_SPARES ? rt.threads_left : MOST_SPARES);
+    uint32_t most = rt.threads_asked ? rt.max_threads - 1 : RT_MAX_PROCS + RT_MORE_THREADS;
+    rt.max_ms = most < MOST_MS ? most : MOST_MS;
     if (!(rt.flags & GO_STRICT) && rt.threads_left >= RT_ROOM_FOR_A_SPARE) {
         rt.nms++;
         rt.threads_left--;
     }
+}
+
+/* Half of what the cgroup allows, at what a task needs when it waits: the page of its stack that it
+ * has touched, its record, and its part of the page tables. A table is a page and maps 512 of them;
+ * a slot that is longer than that has two for itself, one below the guard's end and one at the top.
+ * The other half is for what tasks use besides, and for the rest of the program. */
+static size_t default_max_tasks(void) {
+    uint64_t limit = rt_sys_memory_limit();
+    if (limit == UINT64_MAX)
+        return SIZE_MAX;
+    size_t page = rt_sys_page_size(), slot = rt_stack_slot_bytes(rt.stack_class);
+    size_t tables = slot / 512 < page ? slot / 512 : 2 * page;
+    uint64_t n = limit / 2 / (page + sizeof(struct rt_g) + tables);
+    return n == 0 ? 1 : n < SIZE_MAX ? (size_t)n : SIZE_MAX;
 }
 
 static int settings(const struct go_options *opt, const struct rt_env *env, const char **netpoll) {
@@ -154,8 +171,11 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
     if (opt->size < sizeof *opt || opt->procs > RT_MAX_PROCS || (opt->flags & ~GO_STRICT))
         return -EINVAL;
     uint32_t procs = opt->procs ? opt->procs : env->procs ? env->procs : rt_sys_cpus();
+    rt.procs_asked = opt->procs || env->procs;
     rt_store_relaxed(&rt.procs, procs < RT_MAX_PROCS ? procs : RT_MAX_PROCS); /* spin.h reads it */
-    rt.max_threads = opt->max_threads ? opt->max_threads : rt.procs + MORE_THREADS;
+    rt_store_relaxed(&rt.procs_ever, rt.procs);
+    rt.threads_asked = opt->max_threads != 0;
+    rt.max_threads = opt->max_threads ? opt->max_threads : rt.procs + RT_MORE_THREADS;
     if (rt.max_threads < rt.procs + 1)
         return -EINVAL;
     size_t stack = opt->stack_size ? opt->stack_size : env->stack ? env->stack : DEFAULT_STACK;
@@ -163,7 +183,7 @@ static int settings(const struct go_options *opt, const struct rt_env *env, cons
     if (size_class < 0)
         return size_class;
     rt.stack_class = (uint8_t)size_class;
-    rt.max_tasks = opt->max_tasks ? opt->max_tasks : SIZE_MAX;
+    rt.max_tasks = opt->max_tasks ? opt->max_tasks : default_max_tasks();
     rt.flags = opt->flags;
     plan_threads();
     *netpoll = opt->netpoll ? opt->netpoll : env->netpoll ? env->netpoll : "auto";
@@ -195,7 +215,7 @@ static int start_engine(const char *netpoll) {
 }
 
 static void end_workers(void) {
-    for (uint32_t i = 0; i < rt.procs; i++)
+    for (uint32_t i = 0; i < rt.procs_ever; i++)
         rt_fetch_or(&rt.ps[i].attention, RT_P_STOP);
     rt_fence_heavy(); /* a worker on its way to sleep looks at its attention after its own fence */
     rt_workers_release(true);
@@ -250,6 +270,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt_g_start(rt.max_tasks);
     rt_pool_start();
     rt_spares_start();
+    rt_procs_start();
     err = rt_stack_start(rt.procs, rt.stack_class);
     if (err == 0)
         err = make_ps_and_ms();
@@ -286,9 +307,11 @@ int go_start(const struct go_options *opt) {
  * what they all have done. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
     uint64_t e = rt_load_acquire(&rt.foreign_ended), s = 0; /* pairs with rt_spawn_undo */
-    for (uint32_t i = 0; i < rt.procs; i++)
+    uint32_t n = rt_load_relaxed(&rt.procs_ever);
+    for (uint32_t i = 0; i < n; i++)
         e += rt_load_acquire(&rt.ps[i].ended); /* pairs with the release in rt_g_over */
-    for (uint32_t i = 0; i < rt.procs; i++)
+    n = rt_load_relaxed(&rt.procs_ever); /* no less than it was when these ended */
+    for (uint32_t i = 0; i < n; i++)
         s += rt_load_relaxed(&rt.ps[i].spawned);
     s += rt_load_relaxed(&rt.foreign_spawned);
     *spawned = s;
@@ -324,7 +347,8 @@ static const char *why_text(uint32_t why) {
         [RT_WHY_OTHER] = "parked",              [RT_WHY_RWMUTEX] = "rwmutex lock",
         [RT_WHY_COND] = "cond wait",            [RT_WHY_ONCE] = "once",
         [RT_WHY_SEM] = "semaphore acquire",     [RT_WHY_BARRIER] = "barrier wait",
-        [RT_WHY_GROUP] = "group wait",         [RT_WHY_BLOCKING] = "blocking call"};
+        [RT_WHY_GROUP] = "group wait",         [RT_WHY_BLOCKING] = "blocking call",
+        [RT_WHY_PROCS] = "set procs"};
     return why < sizeof text / sizeof *text ? text[why] : "?";
 }
 

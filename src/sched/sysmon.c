@@ -33,6 +33,7 @@
 #include "sched/idle.h"
 #include "sched/poller.h"
 #include "sched/pool.h"
+#include "sched/procs.h"
 #include "sched/retake.h"
 #include "sched/runq.h"
 #include "sched/stack.h"
@@ -58,9 +59,11 @@ struct seen {
     struct rt_hog hog;
 };
 
+static const size_t SEEN_BYTES = RT_MAX_PROCS * sizeof(struct seen);
+
 static struct {
     pthread_t thread;
-    struct seen *seen;    /* of each P */
+    struct seen *seen;    /* of each P that there may be */
     uint32_t note;
     uint32_t stop;
     uint64_t suspicion;   /* of the last tick */
@@ -115,13 +118,14 @@ static int64_t tick(struct seen *seen) {
         rt_globq_push(&ready);
     }
     bool help = rt_globq_size() != 0 || rt_load_relaxed(&rt.nobody->timer_when) <= now;
-    for (uint32_t i = 0; i < rt.procs; i++)
+    uint32_t procs = rt_procs();
+    for (uint32_t i = 0; i < procs; i++)
         help |= look_at(&rt.ps[i], &seen[i], now);
     if (help)
         rt_idle_wake_foreign();
     int64_t next = TICK_NS, when = rt_timer_earliest_any();
     int64_t again = INT64_MAX;
-    for (uint32_t i = 0; i < rt.procs; i++)
+    for (uint32_t i = 0; i < procs; i++)
         if (p_is_awake(&rt.ps[i])) {
             int64_t ns = rt_retake_look(&rt.ps[i], &seen[i].hog, now);
             again = ns < again ? ns : again;
@@ -137,7 +141,7 @@ static int64_t tick(struct seen *seen) {
 }
 
 static bool all_idle(void) {
-    return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt.procs;
+    return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt_load_relaxed(&rt_idle.held);
 }
 
 static bool waits_with_deadline(struct rt_g *g, void *found) {
@@ -154,7 +158,7 @@ static uint64_t suspicion(bool *but_for_threads) {
     if (rt_live(&spawned, &ended) == 0) /* a first one may be spawned while we look around here */
         return 0;
     if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
-        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0)
+        rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0 || rt_procs_changes())
         return 0;
     *but_for_threads = rt_retake_away() != 0; /* nobody tells when it comes back and parks */
     if (*but_for_threads)
@@ -166,7 +170,7 @@ static uint64_t suspicion(bool *but_for_threads) {
         return 0;
     uint64_t n = 1 + rt_load_relaxed(&rt.foreign_spawned);
     n += rt_load_relaxed(&rt.nobody->parks);
-    for (uint32_t i = 0; i < rt.procs; i++) {
+    for (uint32_t i = 0; i < rt.procs_ever; i++) {
         struct rt_p *p = &rt.ps[i];
         if (rt_runq_len_any(p) != 0 || rt_load_relaxed(&p->runnext))
             return 0;
@@ -213,6 +217,9 @@ static void *sysmon_main(void *arg) {
                 sleep_ns = idle_sleep(again, scavenge_ns);
             idle_ticks = 0;
         }
+        int64_t change_ns = rt_procs_look(rt_sys_now());
+        if (change_ns >= 0 && (sleep_ns < 0 || change_ns < sleep_ns))
+            sleep_ns = change_ns;
         rt_note_wait(&mon.note, sleep_ns);
         rt_store_relaxed(&rt_sysmon_asleep, 0);
     }
@@ -229,7 +236,7 @@ void rt_sysmon_call_sig(void) {
 }
 
 int rt_sysmon_start(void) {
-    mon.seen = rt_sys_alloc(rt.procs * sizeof *mon.seen);
+    mon.seen = rt_sys_alloc_sparse(SEEN_BYTES);
     if (!mon.seen)
         return -ENOMEM;
     mon.stop = rt_sysmon_asleep = 0;
@@ -238,7 +245,7 @@ int rt_sysmon_start(void) {
     mon.suspicious_ticks = 0;
     int err = rt_sys_thread(&mon.thread, sysmon_main, NULL, "gort-sysmon");
     if (err)
-        rt_sys_free(mon.seen);
+        rt_sys_free_sparse(mon.seen, SEEN_BYTES);
     return err;
 }
 
@@ -247,5 +254,5 @@ void rt_sysmon_stop(void) {
     rt_note_wake(&mon.note);
     pthread_join(mon.thread, NULL);
     rt_store_relaxed(&go_checkpoint_due, 0);
-    rt_sys_free(mon.seen);
+    rt_sys_free_sparse(mon.seen, SEEN_BYTES);
 }

@@ -260,10 +260,38 @@ void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_gl
     } while (n == DUE_BATCH && ready->n < most);
 }
 
+void rt_timer_hand_on(struct rt_p *p) {
+    struct rt_glist ready = {0};
+    if (p->ntimers) {
+        struct rt_p *to = visit_nobody();
+        for (uint32_t i = 0; i < p->ntimers; i++) {
+            struct rt_timer t = p->timers[i];
+            if (dead(&t))
+                continue;
+            if (reserve(to) != 0) {
+                fire(to, &t, INT64_MIN, &ready); /* early, and it cannot be set again */
+                continue;
+            }
+            rt_store_relaxed(&t.g->timer_p, to->index); /* a hint, see count_dead */
+            sift_up(to->timers, to->ntimers++, t);
+        }
+        publish(to);
+        leave_nobody();
+    }
+    p->ntimers = p->cap_timers = 0;
+    rt_sys_free(p->timers);
+    p->timers = NULL;
+    publish(p);
+    rt_store_relaxed(&p->timers_dead, 0);
+    rt_ready_all(&ready);
+    rt_idle_wake_for_timer(rt_timer_earliest_any());
+}
+
 int64_t rt_timer_earliest_any(void) {
     int64_t best = INT64_MAX;
-    for (uint32_t i = 0; i <= rt.procs; i++) { /* the last is nobody's */
-        int64_t when = rt_load_relaxed(&rt.ps[i].timer_when);
+    for (uint32_t i = 0, procs = rt_procs(); i <= procs; i++) {
+        const struct rt_p *p = i < procs ? &rt.ps[i] : rt.nobody;
+        int64_t when = rt_load_relaxed(&p->timer_when);
         if (when < best)
             best = when;
     }

@@ -30,6 +30,10 @@ void rt_timer_forget(struct rt_g *g);
 void rt_timer_run(struct rt_p *p, struct rt_p *victim, int64_t now, struct rt_glist *ready,
                   size_t most);
 
+/* All entries of p, which nobody else can touch, go to the heap of rt.nobody. Outside, any thread.
+ * Where there is no memory for one its G is told so, if it waits. */
+void rt_timer_hand_on(struct rt_p *p);
+
 /* The earliest entry of all Ps. */
 int64_t rt_timer_earliest_any(void);
 

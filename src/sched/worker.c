@@ -8,6 +8,7 @@
 
 #include "base/lock.h"
 #include "base/sys.h"
+#include "sched/gate.h"
 #include "sched/poller.h"
 #include "sched/proc.h"
 #include "sched/retake.h"
@@ -36,6 +37,12 @@ bool rt_thread_take(void) {
 
 void rt_thread_give(void) {
     rt_fetch_add_relaxed(&rt.threads_left, 1);
+}
+
+void rt_m_init(struct rt_m *m, uint32_t index) {
+    m->index = index;
+    m->p = rt.nobody;
+    m->gate = RT_GATE_SHUT;
 }
 
 /* 0, or why it cannot run anything. */
@@ -91,7 +98,7 @@ static void *spare_main(void *arg) {
     bool gone = err != 0 || rt_proc_run(m);
     worker_end(m, err == 0);
     if (err)
-        rt_spare_failed();
+        rt_spare_failed(err);
     if (gone)
         worker_is_gone(m);
     return NULL;
@@ -133,7 +140,7 @@ int rt_worker_start_spare(void) {
     if (again)
         join(m);
     else
-        m = &rt.ms[rt.nms];
+        rt_m_init(m = &rt.ms[rt.nms], rt.nms);
     rt_store_relaxed(&m->gone, 0);
     int err = start_thread(m, spare_main);
     if (err) {

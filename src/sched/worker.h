@@ -4,6 +4,9 @@
 
 #include "sched/sched.h"
 
+/* An M that has no P, in zeroed memory. */
+void rt_m_init(struct rt_m *m, uint32_t index);
+
 /* Start rt.nms threads, which set up their netpollers and then wait. 0, or -errno, and none is
  * left. */
 int rt_workers_start(void);

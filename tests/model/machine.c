@@ -5,10 +5,12 @@
 #include "sched/g.h"
 #include "sched/pool.h"
 #include "sched/proc.h"
+#include "sched/procs.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/start.h"
 #include "sched/sysmon.h"
+#include "sched/worker.h"
 
 #define WEAK __attribute__((weak))
 
@@ -21,7 +23,7 @@ static struct rt_g pool[PROCS][GS_PER_P], foreign_pool[GS_PER_P];
 static unsigned foreign_used;
 
 void machine_init(uint32_t procs) {
-    rt.procs = procs;
+    rt.procs = rt.procs_ever = procs;
     rt.ps = ps;
     rt.ms = ms;
     rt.nms = rt.max_ms = procs;
@@ -290,6 +292,27 @@ WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
 }
 WEAK void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
     (void)ns, (void)blocked, (void)taken;
+}
+WEAK void rt_procs_start(void) {
+}
+WEAK int64_t rt_procs_look(int64_t now) {
+    (void)now;
+    return -1;
+}
+WEAK bool rt_procs_changes(void) {
+    return false;
+}
+WEAK void rt_procs_spare_came(void) {
+}
+WEAK void rt_procs_leave(struct rt_m *m) {
+    (void)m;
+    model_assert(false);
+}
+WEAK void rt_p_init(struct rt_p *p, uint32_t index) {
+    p->index = index;
+}
+WEAK void rt_m_init(struct rt_m *m, uint32_t index) {
+    m->index = index;
 }
 WEAK uint64_t rt_live(uint64_t *spawned, uint64_t *ended) {
     *spawned = *ended = 0;

@@ -195,6 +195,12 @@ int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name
 unsigned rt_sys_cpus(void) {
     return 1;
 }
+uint64_t rt_sys_memory_limit(void) {
+    return UINT64_MAX;
+}
+size_t rt_sys_page_size(void) {
+    return 4096;
+}
 void *rt_sys_map(size_t bytes) {
     (void)bytes;
     return NULL;

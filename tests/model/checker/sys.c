@@ -108,6 +108,13 @@ void *rt_sys_alloc(size_t bytes) {
     return rt_sys_alloc_aligned(bytes, 64);
 }
 
+void *rt_sys_alloc_sparse(size_t bytes) {
+    return rt_sys_alloc_aligned(bytes, 64);
+}
+void rt_sys_free_sparse(void *p, size_t bytes) {
+    (void)bytes;
+    rt_sys_free(p);
+}
 void rt_sys_free(void *p) {
     size_t bytes;
     if (!p)
