@@ -350,11 +350,12 @@ static bool serve(struct rt_m *m) {
         }
         clean_up_after(m);
     }
-    rt_gate_leave(m);
-    bool leaves = !(rt_load_relaxed(&m->p->attention) & RT_P_STOP);
-    if (leaves)
+    if (!(rt_load_relaxed(&m->p->attention) & RT_P_STOP)) {
         rt_procs_leave(m);
-    return leaves;
+        return true;
+    }
+    rt_gate_leave(m);
+    return false;
 }
 
 bool rt_proc_run(struct rt_m *m) {

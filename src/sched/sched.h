@@ -8,9 +8,10 @@
  * holds the P *while that M is inside the runtime* (m->in_rt != 0). Everybody else must pass the
  * gate of that M first (gate.h): then the M is outside and stays outside. So the owner's queue
  * operations are plain loads and stores: no locked instruction, no release and acquire; the rare
- * thief pays. A P always has an M. An M may have no P: then it is a spare, or runs on with a G
- * whose P was taken (retake.c), and m->p is rt.nobody, of which nothing but the attention and the
- * queues, which stay empty, is looked at without passing its gate.
+ * thief pays. A P in use always has an M (procs.c: how Ps come and go). An M may have no P: then it
+ * is a spare, or runs on with a G whose P was taken (retake.c), and m->p is rt.nobody, of which
+ * nothing but the attention and the queues, which stay empty, is looked at without passing its
+ * gate.
  *
  * THE LIFE OF A WAIT. A G has one wait word: a sequence number and a state.
  *   DEAD      on a free list. Whoever allocates it owns it.
