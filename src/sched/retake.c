@@ -103,11 +103,11 @@ static void put_back(struct rt_m *m) {
     rt_unlock(&spares.lock);
 }
 
-/* Nobody has needed m for a while; one spare stays. */
+/* Nobody has needed m for a while; one spare stays, and all while Ps come, which may need them. */
 static bool leave(struct rt_m *m) {
     bool left = false;
     rt_lock(&spares.lock);
-    if (spares.list && spares.list->next_spare) {
+    if (spares.list && spares.list->next_spare && !rt_procs_changes()) {
         struct rt_m **at = &spares.list;
         while (*at && *at != m)
             at = &(*at)->next_spare;

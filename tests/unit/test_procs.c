@@ -23,19 +23,21 @@ static void spin_until(uint32_t *flag) {
         rt_cpu_relax();
 }
 
-static void hog(void *flag) {
-    spin_until(flag);
-}
-
 static void set(void *flag) {
     rt_store_release((uint32_t *)flag, 1);
 }
 
-/* Each P that is in use has an M, which has it; the others have none. */
+/* Each P that is in use has an M; the others have none, and nothing else. */
 static void check_ps(void) {
     uint32_t procs = go_procs();
-    for (uint32_t i = 0; i < rt.procs_ever; i++)
-        T_ASSERT((rt_m_of(&rt.ps[i]) != rt.absent) == (i < procs), "P %u of %u", i, procs);
+    for (uint32_t i = 0; i < rt.procs_ever; i++) {
+        const struct rt_p *p = &rt.ps[i];
+        T_ASSERT((rt_m_of(p) != rt.absent) == (i < procs), "P %u of %u", i, procs);
+        if (i < procs)
+            continue;
+        T_ASSERT(!p->runnext && p->head == p->tail && p->fresh_head == p->fresh_tail);
+        T_ASSERT(!p->gfree && !p->stacks && !p->timers && p->timer_when == INT64_MAX);
+    }
     T_EQ(rt_load_relaxed(&rt_idle.held), procs);
 }
 
@@ -170,20 +172,6 @@ Test(procs, a_canceled_caller_sets_nothing) {
 
 /* ---- hogs ------------------------------------------------------------------------------------ */
 
-Test(procs, hogs_do_not_hold_it_up) {
-    enum { HOGS = 6 };
-    static uint32_t flag;
-    t_start(HOGS);
-    for (int i = 0; i < HOGS; i++)
-        T_SPAWN(hog, &flag);
-    T_SET(1);
-    check_ps();
-    T_SET(4);
-    T_SET(2);
-    set(&flag);
-    t_stop();
-}
-
 static uint32_t begun;
 
 static void hog_and_yield(void *flag) {
@@ -192,6 +180,21 @@ static void hog_and_yield(void *flag) {
     for (int i = 0; i < 10; i++)
         go_yield();
     rt_fetch_sub(&begun, 1);
+}
+
+Test(procs, hogs_do_not_hold_it_up) {
+    enum { HOGS = 6 };
+    static uint32_t flag;
+    t_start(HOGS);
+    for (int i = 0; i < HOGS; i++)
+        T_SPAWN(hog_and_yield, &flag);
+    T_AWAIT(rt_load_acquire(&begun) == HOGS); /* so each P has one */
+    T_SET(1);
+    check_ps();
+    T_SET(4);
+    T_SET(2);
+    set(&flag);
+    t_stop();
 }
 
 static void *set_one(void *arg) {
@@ -396,27 +399,21 @@ Test(procs, queues_are_handed_on) {
     t_stop();
 }
 
-static go_sem may_end;
-
-static void wait_to_end(void *arg T_UNUSED) {
-    T_EQ(go_sem_acquire(&may_end), 0);
+static void use_a_little(void *left) {
+    go_sleep(GO_MICROSECOND);
+    rt_fetch_sub((uint32_t *)left, 1);
 }
 
-/* Or few could be made at the limit. */
-Test(procs, free_records_do_not_stay_behind) {
-    struct go_options o = GO_OPTIONS_INIT;
-    o.procs = 16;
-    o.max_tasks = 640; /* a P keeps up to 640 / 64 / procs */
-    T_EQ(go_start(&o), 0);
-    for (int round = 0; round < 6; round++) {
-        T_SET(round % 2 ? 16 : 1);
-        int n = 0;
-        while (n < 640 && go_spawn(wait_to_end, NULL) == 0)
-            n++;
-        T_ASSERT(n >= 640 - 640 / 50, "%d", n);
-        for (int i = 0; i < n; i++)
-            go_sem_release(&may_end);
-        T_AWAIT(t_stats().tasks_live == 0);
+Test(procs, records_stacks_and_timers_do_not_stay_behind) {
+    t_start(8);
+    for (int round = 0; round < 4; round++) {
+        uint32_t left = 800;
+        for (int i = 0; i < 800; i++)
+            T_SPAWN(use_a_little, &left);
+        T_AWAIT(rt_load_acquire(&left) == 0 && t_stats().tasks_live == 0);
+        T_SET(1 + (unsigned)round);
+        check_ps();
+        T_SET(8);
     }
     t_stop();
 }
