@@ -351,27 +351,32 @@ Test(procs, foreign_readers_are_woken) {
     t_stop();
 }
 
-static void read_then_hog(void *flag) {
-    T_EQ(go_spawn(read_one, t_ptr(0)), 0);
+static uint32_t hogs[3][2];
+
+static void read_then_hog(void *arg) {
+    T_EQ(go_spawn(read_one, arg), 0);
     go_yield(); /* it has asked, on the ring of this very thread */
-    set((uint32_t *)flag + 1);
-    spin_until(flag);
+    set(&hogs[t_int(arg)][1]);
+    spin_until(&hogs[t_int(arg)][0]);
 }
 
-/* The ring stays with the hog's thread. */
+/* The ring stays with the hog's thread. There is no spare, so no P is taken before. */
 Test(procs, readers_on_the_ring_of_a_hog_are_woken) {
-    static uint32_t flags[4][2];
-    t_start(4);
+    struct go_options o = GO_OPTIONS_INIT;
+    o.procs = 4;
+    o.max_threads = 5;
+    T_EQ(go_start(&o), 0);
     open_pairs();
-    for (int i = 0; i < 4; i++)
-        T_SPAWN(read_then_hog, flags[i]);
-    for (int i = 0; i < 4; i++)
-        T_AWAIT(rt_load_acquire(&flags[i][1]));
+    for (int i = 0; i < 3; i++)
+        T_SPAWN(read_then_hog, t_ptr(i));
+    for (int i = 0; i < 3; i++)
+        T_AWAIT(rt_load_acquire(&hogs[i][1]));
     T_SET(1);
-    T_EQ(write(pairs[0][1], "xxxx", 4), 4);
-    T_AWAIT(rt_load_acquire(&woken) == 4);
-    for (int i = 0; i < 4; i++)
-        set(flags[i]);
+    for (int i = 0; i < 3; i++)
+        T_EQ(write(pairs[i][1], "x", 1), 1);
+    T_AWAIT(rt_load_acquire(&woken) == 3);
+    for (int i = 0; i < 3; i++)
+        set(&hogs[i][0]);
     close_pairs();
     t_stop();
 }
