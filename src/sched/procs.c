@@ -92,9 +92,9 @@ static struct {
     uint32_t put_away;      /* Ps, since it began; any thread */
     /* sysmon's */
     uint32_t target;
-    bool own;               /* it follows the machine */
-    unsigned cpus;          /* of the machine, as last followed */
-    unsigned cpus_wanted;   /* and as it is being followed */
+    bool own;             /* it follows the machine */
+    unsigned cpus;        /* of the machine, as last followed */
+    unsigned cpus_wanted; /* and as it is being followed */
     int64_t followed_at;
     int64_t since;
     uint32_t failures; /* of spares, before it began */
@@ -252,7 +252,7 @@ static void admit(struct rt_m *spares) {
         rt_store_release(&p->m, m); /* pairs with the acquire in rt_m_of */
     }
     rt_idle_more(i - rt.procs);
-    rt_chaos_delay(); /* counted, not seen */
+    rt_chaos_delay();               /* counted, not seen */
     rt_store_release(&rt.procs, i); /* pairs with the acquire in rt_procs */
     for (struct rt_m *m = spares, *next; m; m = next) {
         next = m->next_spare;

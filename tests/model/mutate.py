@@ -36,7 +36,7 @@ ABOUT = {
     "sched/idle.c": ["idle", "sysmon"], "sched/idle.h": ["idle"], "sched/park.c": ["park", "timer", "stop"],
     "sched/park.h": ["park", "timer", "stop"], "sched/proc.c": ["idle", "timer", "stop"],
     "sched/spawn.c": ["timer", "idle"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
-    "sched/retake.c": ["retake"], "sched/retake.h": ["retake"],
+    "sched/retake.c": ["retake"], "sched/retake.h": ["retake"], "sched/procs.c": ["procs"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
     "sync/cond.c": ["cond"], "task/group.c": ["group"],

@@ -4,7 +4,7 @@
  * There are two Ps, or one and a spare. A thread in the place of sysmon follows the machine, which
  * has another number of CPUs all at once: so no caller is there who would double the states. What
  * the Gs do stands beside the cases; at the end all Ms sleep. */
-#include "event.h"
+#include "machine.h"
 
 #include "base/sys.h"
 #include "sched/g.h"
@@ -14,9 +14,6 @@
 #include "sched/stack.h"
 #include "sched/sysmon.h"
 
-#include <gort/time.h>
-
-static struct event event;
 static struct rt_m absent;
 static uint32_t ran; /* four bits for each G */
 
@@ -58,7 +55,6 @@ static void two_ps(void) {
     rt_procs_follow_ns = 0;
     cpus = 1;
     rt_spare_keep_ns = -1; /* a time-out here and there is more than can be explored */
-    event_init(&event);
 }
 
 static void one_p_and_a_spare(void) {
@@ -155,34 +151,6 @@ static void first_ran_or_waits(void) {
     model_assert(ran == 0x1 || ps[0].runnext || rt_globq_size() != 0);
 }
 
-/* ---- a sleeper is on it ---------------------------------------------------------------------- */
-
-static void sleep_a_little(void *arg) {
-    (void)arg;
-    model_assert(go_sleep(1000) == 0);
-    count(0);
-}
-static void sleeper_on_p1(void) {
-    two_ps();
-    model_clock_moves();
-    queue(1, sleep_a_little);
-}
-
-/* ---- a waiter, who is woken from outside ----------------------------------------------------- */
-
-static void wait(void *arg) {
-    (void)arg;
-    model_assert(event_wait(&event, RT_WAITING, GO_FOREVER) == 0);
-    count(0);
-}
-static void waiter_on_p1(void) {
-    two_ps();
-    queue(1, wait);
-}
-static void foreign_set(void) {
-    event_set(&event);
-}
-
 /* ---- a P comes ------------------------------------------------------------------------------- */
 
 static void maker_and_a_spare(void) {
@@ -197,37 +165,29 @@ static void both_ran_on_two(void) {
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
-    {.name = "procs.queued", .init = queued_on_p1, .thread = {m0, m1, sysmon},
-     ENDS(first_ran), .bound = 1, .stale = 1},
+    {.name = "procs.queued",
+     .init = queued_on_p1,
+     .thread = {m0, m1, sysmon},
+     ENDS(first_ran),
+     .bound = 1,
+     .stale = 1},
     {.name = "procs.made",
      .init = maker_is_on_p0,
      .thread = {m0, m1, sysmon},
      ENDS(both_ran),
      .bound = 1,
-     .stale = 0},
+     .stale = 1},
     {.name = "procs.hog",
      .init = hog_on_p1,
      .thread = {m0, m1, sysmon},
      ENDS(first_ran_or_waits),
      .bound = 1,
      .stale = 1},
-    {.name = "procs.sleeper",
-     .init = sleeper_on_p1,
-     .thread = {m0, m1, sysmon},
-     ENDS(first_ran),
-     .bound = 1,
-     .stale = 0},
-    {.name = "procs.waiter",
-     .init = waiter_on_p1,
-     .thread = {m0, m1, sysmon, foreign_set},
-     ENDS(first_ran),
-     .bound = 1,
-     .stale = 0},
     {.name = "procs.grow",
      .init = maker_and_a_spare,
      .thread = {m0, m1, sysmon},
      ENDS(both_ran_on_two),
      .bound = 1,
-     .stale = 0},
+     .stale = 1},
     {0},
 };

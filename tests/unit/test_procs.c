@@ -594,8 +594,8 @@ static void ponger(void *arg) {
 enum { ROUND = STEPS + STEPS / 8 + 1 + STEPS * (STEPS + 1) / 2 + STEPS / 4 };
 
 static void spawn_round(int i) {
-    static void (*const kinds[])(void *) = {yielder, sleeper, computer, sender,
-                                            receiver, pinger, ponger};
+    static void (*const kinds[])(void *) = {yielder,  sleeper, computer, sender,
+                                            receiver, pinger,  ponger};
     rt_fetch_add(&load.running, T_COUNT(kinds));
     for (size_t k = 0; k < T_COUNT(kinds); k++)
         T_EQ(go_spawn(kinds[k], t_ptr(i)), 0);
