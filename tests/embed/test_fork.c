@@ -364,11 +364,21 @@ Test(fork, daemon_after_a_stop) {
 /* ---- a fork at any moment of a start or a stop ----------------------------------------------- */
 
 static uint32_t forked_enough;
+static int forks_made;
+
+/* Now and then a fork falls where it is sure what becomes of the child. */
+static void await_a_fork(bool wanted) {
+    int before = rt_load_acquire(&forks_made);
+    while (wanted && rt_load_acquire(&forks_made) == before && !rt_load_acquire(&forked_enough))
+        nanosleep(&(struct timespec){.tv_nsec = 100 * 1000}, NULL);
+}
 
 static void *starts_and_stops(void *arg) {
-    while (!rt_load_acquire(&forked_enough)) {
+    for (int round = 0; !rt_load_acquire(&forked_enough); round++) {
         T_EQ(go_acquire(), 0);
+        await_a_fork(round % 4 == 1);
         T_EQ(go_release(GO_MINUTE), 0);
+        await_a_fork(round % 4 == 3);
     }
     return arg;
 }
@@ -406,6 +416,7 @@ Test(fork, beside_starts_and_stops_a_child_starts_its_own_or_is_refused, .timeou
             starts_or_is_refused();
             _exit(0);
         }
+        rt_store_release(&forks_made, i + 1);
         T_EQ(waitpid(pid, &status, 0), pid);
         T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) <= 1, "status %#x", (unsigned)status);
         started += WEXITSTATUS(status) == 0;
