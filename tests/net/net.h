@@ -37,13 +37,17 @@ static inline int net_listen(char address[32]) {
 }
 
 /* A connected pair made by gort: [0] accepted, [1] dialled. */
-static inline void net_pair(int fd[2]) {
-    char address[32];
-    int listener = net_listen(address);
+static inline void net_pair_at(int listener, const char *address, int fd[2]) {
     fd[1] = go_dial("tcp", address);
     T_ASSERT(fd[1] >= 0, "%d", fd[1]);
     fd[0] = go_accept(listener, NULL, NULL);
     T_ASSERT(fd[0] >= 0, "%d", fd[0]);
+}
+
+static inline void net_pair(int fd[2]) {
+    char address[32];
+    int listener = net_listen(address);
+    net_pair_at(listener, address, fd);
     T_EQ(go_close(listener), 0);
 }
 
