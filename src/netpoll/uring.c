@@ -512,15 +512,19 @@ static void arm_or_wake(struct uring *u, struct rt_fd *s, int fd, int dir,
         rt_fd_event(s, 1u << dir, false, ready);
 }
 
+/* Has u asked for s? Without the lock: what is armed there later is seen by who arms it. */
+static bool asked_by(const struct uring *u, const struct rt_fd *s) {
+    return rt_load_relaxed(&s->poll[RT_IN].owner) == u->index + 1 ||
+           rt_load_relaxed(&s->poll[RT_OUT].owner) == u->index + 1;
+}
+
 static void adopt_slot(struct rt_fd *s, int fd, void *arg) {
     const struct adoption *a = arg;
-    uint16_t owner = (uint16_t)(a->from->index + 1);
-    if (rt_load_relaxed(&s->poll[RT_IN].owner) != owner &&
-        rt_load_relaxed(&s->poll[RT_OUT].owner) != owner)
+    if (!asked_by(a->from, s))
         return;
     rt_lock(&s->lock);
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
-        if (s->poll[dir].owner == owner) {
+        if (s->poll[dir].owner == a->from->index + 1) {
             rt_store_relaxed(&s->poll[dir].owner, 0);
             arm_or_wake(a->to, s, fd, dir, a->ready);
         }
@@ -565,9 +569,7 @@ static void look_elsewhere(struct rt_fd *s, int fd, struct rt_glist *ready) {
 
 static void hand_on_slot(struct rt_fd *s, int fd, void *arg) {
     const struct adoption *a = arg;
-    uint16_t owner = (uint16_t)(a->from->index + 1);
-    if (rt_load_relaxed(&s->poll[RT_IN].owner) != owner &&
-        rt_load_relaxed(&s->poll[RT_OUT].owner) != owner)
+    if (!asked_by(a->from, s))
         return;
     rt_lock(&s->lock);
     forget_polls(a->from, s);

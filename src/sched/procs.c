@@ -155,7 +155,7 @@ static void count_put_away(void) {
 /* Behind m's gate, which stays shut; any thread. */
 static void put_away(struct rt_p *p, struct rt_m *m) {
     rt_idle_less(m);
-    rt_store_relaxed(&m->away, m->g != NULL);
+    rt_store_relaxed(&m->away, m->g ? RT_AWAY_HOG : RT_AWAY_NOT);
     rt_store_release(&p->m, rt.absent); /* pairs with the acquire in rt_m_of */
     rt_store_relaxed(&m->p, rt.nobody);
     rt_chaos_delay(); /* gone, not shut */
@@ -200,6 +200,7 @@ static int shrink(int64_t now) {
         struct rt_p *p = &rt.ps[i];
         if (rt_m_of(p) == rt.absent)
             continue;
+        rt_store_relaxed(&go_checkpoint_due, 1); /* first, as in sysmon.c */
         rt_fetch_or(&p->attention, RT_P_LEAVE | RT_P_PREEMPT);
         rt_idle_kick(p, rt_m_of(p));
         if (taking)
