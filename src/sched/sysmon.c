@@ -208,6 +208,7 @@ static void *sysmon_main(void *arg) {
         rt_sem_answer_all();
         int64_t sleep_ns = tick(seen);
         int64_t scavenge_ns = rt_stack_scavenge(rt_sys_now());
+        int64_t change_ns = rt_procs_look(rt_sys_now());
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
         bool again = rt.watch_deadlock && watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
@@ -217,7 +218,6 @@ static void *sysmon_main(void *arg) {
                 sleep_ns = idle_sleep(again, scavenge_ns);
             idle_ticks = 0;
         }
-        int64_t change_ns = rt_procs_look(rt_sys_now());
         if (change_ns >= 0 && (sleep_ns < 0 || change_ns < sleep_ns))
             sleep_ns = change_ns;
         rt_note_wait(&mon.note, sleep_ns);

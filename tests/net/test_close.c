@@ -6,6 +6,7 @@
 #include "base/fault.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 static go_waitgroup wg;
 static char address[64];
@@ -150,8 +151,14 @@ static void close_and_linger(void *arg) {
     rt_store_release(&closed, 1);
 }
 
+static bool is_file(int fd, const struct stat *file) {
+    struct stat now;
+    return fstat(fd, &now) == 0 && now.st_dev == file->st_dev && now.st_ino == file->st_ino;
+}
+
 static void reuse_while_it_lingers(void *arg) {
     (void)arg;
+    struct stat old;
     static char junk[1 << 16];
     int fd[2], end[2];
     struct linger linger = {1, 60};
@@ -161,11 +168,12 @@ static void reuse_while_it_lingers(void *arg) {
         ;
     T_EQ(setsockopt(fd[0], SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
     T_EQ(pipe(end), 0);
+    T_EQ(fstat(fd[0], &old), 0);
     T_EQ(go_waitgroup_spawn(&wg, close_and_linger, net_ptr(fd[0])), 0);
-    while (fcntl(fd[0], F_GETFD) >= 0)
+    while (is_file(fd[0], &old))
         go_sleep(GO_MILLISECOND);
     int fresh = fcntl(end[0], F_DUPFD, fd[0]);
-    if (fresh == fd[0]) { /* else a spare worker's ring has just taken it */
+    if (fresh == fd[0]) { /* else a spare worker's ring has taken it */
         char c;
         go_scope s;
         go_scope_enter(&s, go_now() + 2 * GO_MILLISECOND);
