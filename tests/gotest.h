@@ -107,13 +107,16 @@ void t_register(struct gotest *);
 /* n, or less where everything is slower: sanitizers, Valgrind, an emulator. At least 1. */
 #define T_SCALE(n) t_scale(n)
 
-/* To compare before and after. Threads that were joined may take a moment to vanish, and libc keeps
- * the stacks of ended threads and the heaps made for them: warm up once before the first look. */
+/* To compare before and after. Threads that end are not counted, and more than before are waited
+ * for. Libc keeps the stacks of ended threads and the heaps made for them: warm up once before the
+ * first look. */
 struct t_usage {
     int fds, threads, maps;
 };
 struct t_usage t_usage(void);
 #define T_SAME_USAGE(before) t_same_usage((before), __FILE__, __LINE__)
+
+long t_resident(void); /* bytes in memory */
 
 int t_procs(void); /* GORT_PROCS, or 2 */
 long t_scale(long n);

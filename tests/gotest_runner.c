@@ -74,12 +74,30 @@ __attribute__((constructor)) static void emulate_kernel(void) {
         rt_fault_kernel = major << 8 | minor;
 }
 
-static int count_dir(const char *path) {
+/* One that was joined is listed until the kernel has buried it; it says of itself that it ends. */
+static bool ends(const char *tid) {
+    enum { PF_EXITING = 4 }; /* linux/sched.h; proc(5): the ninth field of stat */
+    char path[300], text[512];
+    unsigned flags = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%s/stat", tid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        return errno == ENOENT || errno == ESRCH;
+    text[n] = '\0';
+    const char *name_end = strrchr(text, ')');
+    return name_end && sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+           flags & PF_EXITING;
+}
+
+static int count_dir(const char *path, bool (*passed_over)(const char *name)) {
     DIR *dir = opendir(path);
     T_ASSERT(dir, "cannot open %s", path);
     int n = 0;
     for (struct dirent *e; (e = readdir(dir));)
-        n += e->d_name[0] != '.';
+        n += e->d_name[0] != '.' && !(passed_over && passed_over(e->d_name));
     closedir(dir);
     return n;
 }
@@ -95,13 +113,34 @@ static int count_maps(void) {
 }
 
 struct t_usage t_usage(void) {
-    int fds = count_dir("/proc/self/fd") - 1; /* not the one that looks */
-    return (struct t_usage){fds, count_dir("/proc/self/task"), count_maps()};
+    int fds = count_dir("/proc/self/fd", NULL) - 1; /* not the one that looks */
+    return (struct t_usage){fds, count_dir("/proc/self/task", ends), count_maps()};
+}
+
+/* By a walk over the pages: the counters of statm(5) are summed up by CPU now and then. */
+long t_resident(void) {
+    long kib = -1;
+    char line[256];
+    FILE *f = fopen("/proc/self/smaps_rollup", "re");
+    while (f && kib < 0 && fgets(line, sizeof line, f))
+        sscanf(line, "Rss: %ld kB", &kib);
+    if (f)
+        fclose(f);
+    if (kib >= 0)
+        return kib * 1024;
+    long pages = 0;
+    f = fopen("/proc/self/statm", "re"); /* before Linux 4.14 */
+    T_ASSERT(f && fscanf(f, "%*d %ld", &pages) == 1);
+    fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
 }
 
 void t_same_usage(struct t_usage before, const char *file, int line) {
     struct t_usage now = t_usage();
-    for (int i = 0; i < 200 && now.threads > before.threads; i++) {
+    for (int i = 1; now.threads > before.threads; i++) {
+        if (i == 1000)
+            dprintf(2, "%s:%d: %d threads before, and now %d\n", file, line, before.threads,
+                    now.threads);
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
         now = t_usage();
     }
@@ -195,17 +234,23 @@ static void run_here(const struct gotest *t) {
     exit(skipped ? EXIT_SKIPPED : 0);
 }
 
+static long seconds_now(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (long)ts.tv_sec;
+}
+
 /* Wait for the child, at most `seconds`; kill its process group in any case. SIGCHLD is blocked, so
  * it stays pending for sigtimedwait when the child ends right before that. */
 static int wait_child(pid_t pid, long seconds, bool *late) {
     sigset_t chld;
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
-    time_t end = time(NULL) + seconds;
+    long end = seconds_now() + seconds;
     int status;
     *late = false;
     while (waitpid(pid, &status, WNOHANG) == 0) {
-        *late = time(NULL) >= end;
+        *late = seconds_now() >= end;
         if (*late)
             kill(pid, SIGKILL);
         sigtimedwait(&chld, NULL, &(struct timespec){.tv_sec = 1});

@@ -72,11 +72,7 @@ struct memory {
 };
 
 static struct memory memory(void) {
-    long total, pages;
-    FILE *f = fopen("/proc/self/statm", "re");
-    T_ASSERT(f && fscanf(f, "%ld %ld", &total, &pages) == 2);
-    fclose(f);
-    return (struct memory){pages * sysconf(_SC_PAGESIZE), (long)mallinfo2().uordblks};
+    return (struct memory){t_resident(), (long)mallinfo2().uordblks};
 }
 
 #if !defined(T_ASAN) && !defined(T_TSAN) /* which keep what was freed */
