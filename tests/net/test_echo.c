@@ -23,7 +23,7 @@ static void serve(void *arg) {
     int listener = net_int(arg), fd;
     while ((fd = go_accept(listener, NULL, NULL)) >= 0)
         SPAWN(echo, net_ptr(fd));
-    T_EQ(fd, -EBADF);
+    T_ASSERT(fd == -EBADF || fd == -ENOTSOCK, "%d", fd); /* a ring may have the number by now */
     __atomic_store_n(&serving, 0, __ATOMIC_RELEASE);
 }
 
@@ -70,6 +70,7 @@ static void over_unix(void *arg) {
     (void)arg;
     network = "unix";
     snprintf(address, sizeof address, "/tmp/gort-test-%d.sock", (int)getpid());
+    unlink(address);
     int listener = go_listen(network, address);
     T_ASSERT(listener >= 0, "%d", listener);
     T_EQ(go_listen(network, address), -EADDRINUSE);

@@ -10,10 +10,10 @@ static void deadline(void *arg) {
     char c;
     net_pair(fd);
     go_scope s;
-    go_scope_enter(&s, go_now() + 20 * GO_MILLISECOND);
-    int64_t t = go_now();
+    int64_t end = go_now() + 20 * GO_MILLISECOND;
+    go_scope_enter(&s, end);
     T_EQ(go_read(fd[0], &c, 1), -ETIMEDOUT);
-    T_ASSERT(go_now() - t >= 15 * GO_MILLISECOND);
+    T_ASSERT(go_now() >= end);
     T_EQ(go_write(fd[0], "x", 1), -ETIMEDOUT); /* it stays so */
     T_EQ(go_poll(fd[0], POLLOUT), -ETIMEDOUT);
     T_EQ(go_poll_until(fd[0], POLLOUT, GO_FOREVER), -ECANCELED);
@@ -103,7 +103,8 @@ static void stale_polls(void *arg) {
     for (int i = 0; i < 4; i++)
         T_EQ(go_waitgroup_spawn(&wg, times_out, net_ptr(fd[0])), 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    T_ASSERT(net_polls_in_flight() <= 2 * (int)go_procs() + 2, "%d", net_polls_in_flight());
+    int rings, polls = net_polls_in_flight(&rings);
+    T_ASSERT(polls <= 2 * rings + 2, "%d on %d rings", polls, rings);
     T_EQ(go_write(fd[1], "abcd", 4), 4);
     char buf[4];
     T_EQ(go_read(fd[0], buf, 4), 4);

@@ -70,7 +70,8 @@ static void v6only(void *arg) {
     if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
         return; /* no IPv6 here */
     T_ASSERT(fd >= 0, "%d", fd);
-    snprintf(address, sizeof address, "127.0.0.1:%d", net_port(fd));
+    char host[16];
+    snprintf(address, sizeof address, "%s:%d", net_host(host), net_port(fd));
     T_EQ(go_dial("tcp", address), -ECONNREFUSED);
     int four = go_listen("tcp", address); /* the port is free for IPv4 */
     T_ASSERT(four >= 0, "%d", four);
@@ -88,7 +89,10 @@ static bool exists(const char *path) {
 
 static void stale(void *arg) {
     const char *network = arg;
+    char other[80];
     snprintf(address, sizeof address, "/tmp/gort-test-listen-%d.sock", (int)getpid());
+    snprintf(other, sizeof other, "%s.link", address);
+    unlink(address), unlink(other); /* of a test that was killed */
     int fd = WITH(network, address, .unlink_stale = 1);
     T_ASSERT(fd >= 0, "%d", fd);
 
@@ -112,8 +116,6 @@ static void stale(void *arg) {
     T_EQ(go_close(fd), 0);
 
     /* A link to a stale one, and a file that is no socket. */
-    char other[80];
-    snprintf(other, sizeof other, "%s.link", address);
     T_EQ(symlink(address, other), 0);
     T_EQ(WITH(network, other, .unlink_stale = 1), -EADDRINUSE);
     T_ASSERT(exists(address) && exists(other));
@@ -130,9 +132,10 @@ static void stale_all(void *arg) {
     stale("unix");
     stale("unixgram");
     stale("unixpacket");
-    int fd = go_listen("unix", "@gort-test-abstract");
+    snprintf(address, sizeof address, "@gort-test-abstract-%d", (int)getpid());
+    int fd = go_listen("unix", address);
     T_ASSERT(fd >= 0, "%d", fd);
-    T_EQ(WITH("unix", "@gort-test-abstract", .unlink_stale = 1), -EADDRINUSE);
+    T_EQ(WITH("unix", address, .unlink_stale = 1), -EADDRINUSE);
     T_EQ(go_close(fd), 0);
 }
 Test(listen, only_a_stale_socket_is_unlinked) {

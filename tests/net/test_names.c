@@ -166,7 +166,7 @@ Test(names, a_lookup_says_what_the_resolver_said_but_eai_system) {
     T_EQ(pthread_create(&t, NULL, codes_on_thread, NULL), 0);
     T_EQ(pthread_join(t, NULL), 0);
     T_EQ(threads(), 0); /* right there */
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(go_getaddrinfo("one.test", NULL, NULL, &list), -ENXIO);
     T_EQ(made, freed);
 }
@@ -174,10 +174,10 @@ Test(names, a_lookup_says_what_the_resolver_said_but_eai_system) {
 static void no_memory(void *arg) {
     (void)arg;
     struct addrinfo *list = NULL;
-    rt_fault_arm(RT_FAULT_ALLOC, 1, false, ENOMEM);
+    rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM); /* others may ask for memory first */
     T_EQ(go_getaddrinfo("one.test", NULL, NULL, &list), EAI_MEMORY);
-    rt_fault_arm(RT_FAULT_ALLOC, 1, false, ENOMEM);
     T_EQ(go_dial("tcp", "one.test:80"), -ENOMEM);
+    rt_fault_disarm();
     rt_fault_arm(RT_FAULT_THREAD, 1, true, EAGAIN);
     T_EQ(go_getaddrinfo("one.test", NULL, NULL, &list), EAI_AGAIN);
     T_EQ(go_dial("tcp", "one.test:80"), -EAGAIN);
@@ -281,7 +281,7 @@ Test(names, a_lookup_that_waits_for_a_thread_is_taken_off) {
     T_EQ(sem_init(&gate, 0, 0), 0);
     T_EQ(go_start(&o), 0);
     T_EQ(go_task_join(go_task_spawn(in_task, (void *)queued), NULL), 0);
-    T_EQ(go_stop(10 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(freed, made);
 }
 
@@ -295,7 +295,7 @@ Test(names, a_stop_waits_for_lookups_that_nobody_waits_for) {
     T_EQ(go_task_join(task, NULL), 0);
     T_EQ(go_stop(GO_MILLISECOND), -ETIMEDOUT); /* named on stderr */
     sem_post(&gate);
-    T_EQ(go_stop(20 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(made, 1);
     T_EQ(freed, 1);
 }
@@ -328,17 +328,40 @@ Test(names, every_answer_is_freed_once) {
 
 /* ---- go_dial --------------------------------------------------------------------------------- */
 
+static int shared_listener(void) {
+    struct go_listen_options o = GO_LISTEN_OPTIONS_INIT;
+    o.reuse_port = 1;
+    int fd = go_listen_with("tcp", "127.0.0.1:0", &o);
+    T_ASSERT(fd >= 0, "%d", fd);
+    return fd;
+}
+
+/* So that nobody else listens there when the listener is closed. */
+static int taken(int port) {
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    T_EQ(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)), 0);
+    T_EQ(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)), 0);
+    T_EQ(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    return fd;
+}
+
 static void dials(void *arg) {
     (void)arg;
     char address[32], text[64];
-    int listener = net_listen(address), port = net_port(listener);
+    int listener = shared_listener(), port = net_port(listener), heir = taken(port);
+    snprintf(address, sizeof address, "127.0.0.1:%d", port);
     T_EQ(go_close(go_dial("tcp", address)), 0);
     snprintf(text, sizeof text, "localhost:%d", port);
     for (int i = 0; i < 2; i++) { /* 127.0.0.1 comes first */
         T_EQ(go_close(go_dial(i ? "tcp4" : "tcp", text)), 0);
         text[0] = 'L';
     }
-    T_EQ(go_dial("tcp6", text), -ECONNREFUSED);
+    int six = go_dial("tcp6", text); /* or there is no IPv6 */
+    T_ASSERT(six == -ECONNREFUSED || six == -EAFNOSUPPORT || six == -EADDRNOTAVAIL ||
+                 six == -ENETUNREACH,
+             "%d", six);
     T_EQ(asked, 0);
     T_EQ(threads(), 0); /* none of these has asked anybody */
 
@@ -360,6 +383,7 @@ static void dials(void *arg) {
     T_EQ(go_dial("tcp", text), -ECONNREFUSED);
     snprintf(text, sizeof text, "lost.test:%d", port); /* no way to the first and to the last */
     T_EQ(go_dial("tcp", text), -ECONNREFUSED);
+    T_EQ(go_close(heir), 0);
     T_EQ(go_dial("tcp", "odd.test:1"), -ENOENT);
     T_EQ(go_dial("tcp", "none.test:1"), -ENOENT);
     T_EQ(go_dial("tcp", "again.test:1"), -EAGAIN);
@@ -379,7 +403,7 @@ Test(names, dial_tries_all_addresses) {
     pthread_t t;
     T_EQ(pthread_create(&t, NULL, dials_on_thread, NULL), 0);
     T_EQ(pthread_join(t, NULL), 0);
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 static void listens(void *arg) {

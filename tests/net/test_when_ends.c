@@ -15,7 +15,7 @@ static void closed(void *arg) {
     T_ASSERT(fresh >= 0);
     for (int i = 0; i < 100; i++) {
         int fd[2];
-        make_pair(i % 2, fd);
+        make_high_pair(i % 2, fd);
         runs = 0;
         when(fd[0], POLLIN, -EBADF);
         if (i % 3)
@@ -40,13 +40,12 @@ Test(when, closed_and_forgotten_is_ebadf) {
 }
 
 /* On its way already when the file is closed, and the number is another file's when it runs. With
- * one P nobody else can have run it before. */
+ * one P, that is not taken from us, nobody else can have run it before. */
 static void closed_on_its_way(void *arg) {
-    (void)arg;
     int fresh = eventfd(1, EFD_CLOEXEC);
     for (int i = 0; i < 20; i++) {
         int fd[2];
-        make_pair(i % 2, fd);
+        make_high_pair(i % 2, fd);
         runs = 0;
         T_EQ(go_write(fd[1], "x", 1), 1);
         when(fd[0], POLLIN, t_procs() == 1 ? -EBADF : ANY);
@@ -57,9 +56,17 @@ static void closed_on_its_way(void *arg) {
         close_pair(fd);
     }
     T_EQ(close(fresh), 0);
+    __atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
 }
 Test(when, closed_before_it_begins_is_ebadf) {
-    RUN(closed_on_its_way);
+    struct go_options o = GO_OPTIONS_INIT;
+    int done = 0;
+    o.flags = GO_STRICT;
+    T_EQ(go_start(&o), 0);
+    T_EQ(go_spawn(closed_on_its_way, &done), 0);
+    while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) == 0)
+        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 /* What its record was lent for does not show in the next that gets it. */
@@ -261,7 +268,7 @@ Test(when, foreign_threads_with_a_deadline) {
             await_runs(1);
             T_EQ(read(fd[0], &(char){0}, 1), 1);
         }
-        T_EQ(go_stop(10 * GO_SECOND), 0);
+        T_EQ(go_stop(GO_FOREVER), 0);
         T_EQ(runs, 1);
     }
     T_EQ(close(fd[0]), 0);
@@ -327,7 +334,7 @@ Test(when, foreign_threads_alone) {
                 T_EQ(go_sleep(GO_MILLISECOND), 0);
             T_EQ(read(fd[0], &(char){0}, 1), 1);
         }
-        T_EQ(go_stop(10 * GO_SECOND), 0);
+        T_EQ(go_stop(GO_FOREVER), 0);
         T_EQ(runs, 1);
         T_EQ(go_spawn_when(fd[0], POLLIN, note, NULL), -ENXIO);
     }

@@ -40,6 +40,12 @@ static inline void make_pair(int kind, int fd[2]) {
         T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
 }
 
+/* The same, and the number of the first end is nobody else's when that has been closed. */
+static inline void make_high_pair(int kind, int fd[2]) {
+    make_pair(kind, fd);
+    fd[0] = net_raise(fd[0], kind == 0);
+}
+
 static inline void close_pair(const int fd[2]) {
     T_EQ(go_close(fd[0]), 0);
     T_EQ(go_close(fd[1]), 0);
