@@ -93,7 +93,7 @@ static void fails_at(enum rt_fault_site site, uint32_t nth, int err, const char 
     else
         T_ASSERT(r == 0 || r == -err, "%d", r);
     if (r == 0)
-        T_EQ(go_stop(GO_SECOND), 0);
+        T_EQ(go_stop(GO_FOREVER), 0);
     T_SAME_USAGE(before);
 }
 
@@ -129,7 +129,7 @@ Test(engine, socket_may_fail) {
     rt_fault_arm(RT_FAULT_SOCKET, 1, false, ENFILE);
     T_EQ(go_dial("tcp", "127.0.0.1:1"), -ENFILE);
     rt_fault_disarm();
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 /* Does a line of /proc/self/maps name an io_uring? Allocates nothing: also for a forked child. */
@@ -161,7 +161,7 @@ Test(engine, a_forked_child_does_not_map_the_rings) {
     int status;
     T_EQ(waitpid(pid, &status, 0), pid);
     T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", (unsigned)status);
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 /* ---- waits that are not ours ----------------------------------------------------------------- */

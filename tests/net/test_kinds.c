@@ -77,9 +77,9 @@ static void moves(int in, int out, bool ends) {
     if (before == 0)
         SPAWN(ticker, &ticks);
     T_EQ(go_waitgroup_spawn(&wg, write_bulk, net_ptr(out)), 0);
-    go_sleep(30 * GO_MILLISECOND); /* the writer waits, the ticker runs */
-    for (int i = 0; __atomic_load_n(&ticks, __ATOMIC_RELAXED) == before; i++)
-        T_ASSERT(i < 1000 && go_sleep(GO_MILLISECOND) == 0);
+    net_wait_parked(1); /* the writer waits, the ticker runs */
+    while (__atomic_load_n(&ticks, __ATOMIC_RELAXED) == before)
+        T_EQ(go_sleep(GO_MILLISECOND), 0);
     T_EQ(fcntl(out, F_GETFL), flags_out);
     size_t got = 0;
     while (got < BULK) {

@@ -145,11 +145,12 @@ static void gram(void *arg) {
     go_scope s;
     ssize_t n;
     struct go_stats before = GO_STATS_INIT, after = GO_STATS_INIT;
+    while ((n = go_sendto(writer, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&to, len)) == 1)
+        ;
+    T_EQ(n, -EAGAIN);
     T_EQ(go_stats(&before), 0);
     go_scope_enter(&s, go_now() + 20 * GO_MILLISECOND);
-    while ((n = go_sendto(writer, "x", 1, 0, (struct sockaddr *)&to, len)) == 1)
-        ;
-    T_EQ(n, -ETIMEDOUT);
+    T_EQ(go_sendto(writer, "x", 1, 0, (struct sockaddr *)&to, len), -ETIMEDOUT);
     T_EQ(go_scope_leave(&s), -ETIMEDOUT);
     T_EQ(go_stats(&after), 0);
     T_ASSERT(after.parks - before.parks < 100, "it spins"); /* each sleep is twice the last */

@@ -104,7 +104,7 @@ Test(process, a_child_is_waited_for_and_reaped) {
     T_EQ(pthread_join(t, NULL), 0);
     T_EQ(w.r, 0);
     T_EQ(WEXITSTATUS(w.status), 9);
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 static void cancelled(void *arg) {
@@ -196,7 +196,7 @@ Test(process, a_child_that_is_traced_holds_up_nobody) {
     T_EQ(go_spawn(traced, &done), 0);
     while (__atomic_load_n(&done, __ATOMIC_ACQUIRE) == 0)
         usleep(1000);
-    T_EQ(go_stop(10 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     if (done == 2)
         T_SKIP("ptrace is denied");
 }
@@ -308,7 +308,7 @@ static void run_signals(void) {
     T_EQ(go_start(NULL), 0);
     T_EQ(kill(getpid(), SIGUSR1), 0);
     T_EQ(go_signal_wait(&set), SIGUSR1); /* on a foreign thread */
-    T_EQ(go_stop(GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(go_signal_wait(&set), -ENXIO);
 }
 Test(process, a_signal_is_taken_once) {
