@@ -3,16 +3,14 @@
 
 #include <gort.h>
 
-#define GRACE (10 * GO_SECOND)
-
 static int start(void) {
     return go_start(NULL);
 }
 static int stop(void) {
-    return go_stop(GRACE);
+    return go_stop(GO_FOREVER);
 }
 static int release(void) {
-    return go_release(GRACE);
+    return go_release(GO_FOREVER);
 }
 
 struct sum {

@@ -71,7 +71,7 @@ void crowd(void (*fn)(int, int)) {
                  nullptr),
              0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    T_EQ(go_stop(10 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(done, CROWD);
     T_EQ(alive, 0);
 }
@@ -247,7 +247,7 @@ Test(cxx, an_exception_goes_to_another_green_thread) {
             T_ASSERT(e.belongs_to(7));
         }
     }
-    T_EQ(go_stop(10 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     go_chan_free(b.c);
     T_EQ(alive, 0);
 }

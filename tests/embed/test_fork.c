@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -141,14 +142,13 @@ static void works_without_runtime(void) {
     T_EQ(go_scope_leave(&s), 0);
 }
 
-/* The child of a worker has nearly all signals blocked; the alarm ends one that hangs. */
+/* The child of a worker has nearly all signals blocked. One that hangs ends with its test. */
 static void child_begins(void) {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGALRM, SIG_DFL);
     signal(SIGABRT, SIG_DFL);
-    alarm(30);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 static void forks(void (*in_child)(void), int wanted) {
@@ -208,8 +208,8 @@ static void busy(void *arg) {
 static void begin(void) {
     T_EQ(go_start(NULL), 0);
     T_ASSERT(made.task = go_task_spawn(sleeps, NULL));
-    T_ASSERT(made.timer = go_timer_after(GO_MINUTE, nothing, NULL));
-    T_ASSERT(made.ticker = go_ticker_new(GO_MINUTE));
+    T_ASSERT(made.timer = go_timer_after(60 * GO_MINUTE, nothing, NULL)); /* never, here */
+    T_ASSERT(made.ticker = go_ticker_new(60 * GO_MINUTE));
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, made.pair), 0);
     T_ASSERT((made.file = open("/proc/self/stat", O_RDONLY)) >= 0);
     for (intptr_t i = 0; i < 8; i++)
@@ -343,7 +343,7 @@ static void runs_shared(int fd) {
     T_EQ(go_acquire(), 0);
     T_EQ(go_waitgroup_spawn(&wg, says_hello, &fd), 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    T_EQ(go_release(GO_MINUTE), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
 }
 
 Test(fork, daemon_before_the_start) {
@@ -356,7 +356,7 @@ Test(fork, daemon_after_a_stop) {
         t_stop();
         daemon_says(runs, "hellohello");
         T_EQ(go_acquire(), 0);
-        T_EQ(go_release(GO_MINUTE), 0);
+        T_EQ(go_release(GO_FOREVER), 0);
         daemon_says(runs_shared, "hellohello");
     }
 }
@@ -377,7 +377,7 @@ static void *starts_and_stops(void *arg) {
     for (int round = 0; !rt_load_acquire(&forked_enough); round++) {
         T_EQ(go_acquire(), 0);
         await_a_fork(round % 4 == 1);
-        T_EQ(go_release(GO_MINUTE), 0);
+        T_EQ(go_release(GO_FOREVER), 0);
         await_a_fork(round % 4 == 3);
     }
     return arg;
@@ -395,7 +395,7 @@ static void starts_or_is_refused(void) {
     }
     T_EQ(go_waitgroup_spawn(&wg, says_hello, &fd), 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    T_EQ(go_release(GO_MINUTE), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
     t_start(1);
     t_stop();
 }

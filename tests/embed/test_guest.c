@@ -5,6 +5,9 @@
  * it cannot see (system calls that change nothing) tests/scripts/guest.py does. */
 #include "unit/t_unit.h"
 
+#include "sched/pool.h"
+#include "sched/retake.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <fenv.h>
@@ -221,7 +224,7 @@ Test(guest, nothing_of_the_host_is_changed) {
         use_it();
         same_state(before, host_state(44));
         errno = 44;
-        T_EQ(go_stop(10 * GO_SECOND), 0);
+        T_EQ(go_stop(GO_FOREVER), 0);
         same_state(before, host_state(errno));
     }
     free(before);
@@ -252,7 +255,7 @@ Test(guest, nothing_of_the_host_is_changed_by_a_start_that_fails) {
 
 /* ---- the threads of gort --------------------------------------------------------------------- */
 
-enum { MOST = 128 };
+enum { MOST = 2048 };
 
 static int thread_ids(int *ids) {
     int n = 0;
@@ -317,6 +320,11 @@ static struct crew crew(const int *host, int nhost) {
     return c;
 }
 
+/* None ends while we look: a thread without work does after a while. */
+static void keep_threads(void) {
+    rt_pool_keep_ns = rt_spare_keep_ns = INT64_MAX / 2;
+}
+
 /* Libc blocks all signals while a thread begins, and a thread has the name of its maker at first:
  * so the picture may take a moment. */
 static bool is_as_promised(const int *host, int nhost) {
@@ -325,8 +333,9 @@ static bool is_as_promised(const int *host, int nhost) {
            (unsigned)(c.workers + c.sysmons + c.pool) == t_stats().threads;
 }
 
-Test(guest, its_threads_are_named_and_block_what_they_can, .timeout = 30) {
+Test(guest, its_threads_are_named_and_block_what_they_can) {
     int host[MOST];
+    keep_threads();
     t_threads(1, leave); /* with the first one TSan makes another of its own */
     int nhost = thread_ids(host);
     T_EQ(go_start(NULL), 0);
@@ -368,21 +377,28 @@ static void look_at_descriptors(struct extra *e) {
     }
 }
 
+/* For a moment sysmon has the file open by which it sees what a thread does. */
+static bool stand_still(struct extra *e) {
+    *e = (struct extra){0};
+    look_at_descriptors(e);
+    return e->others == 0;
+}
+
 Test(guest, its_descriptors_are_few_and_close_on_exec) {
     struct extra e = {0}, none = {0};
     int host[MOST];
+    keep_threads();
     t_threads(1, leave);
     int nhost = thread_ids(host);
     look_at_descriptors(NULL);
     T_EQ(go_start(NULL), 0);
     use_it();
     T_AWAIT(is_as_promised(host, nhost));
-    look_at_descriptors(&e);
+    T_AWAIT(stand_still(&e));
     T_EQ(e.inherited, 0);
-    T_EQ(e.others, 0);
     if (!strcmp(t_stats().netpoll, "uring")) {
-        int workers = crew(host, nhost).workers; /* spare ones among them */
-        T_ASSERT(e.rings >= t_procs() && e.rings <= workers, "%d of %d", e.rings, workers);
+        T_ASSERT(e.rings >= t_procs());
+        T_AWAIT(crew(host, nhost).workers >= e.rings); /* spare ones among them, or just begun */
         T_EQ(e.sets, 0);
         T_ASSERT(e.bells <= e.rings, "%d", e.bells);
     } else {
