@@ -74,9 +74,10 @@ __attribute__((constructor)) static void emulate_kernel(void) {
         rt_fault_kernel = major << 8 | minor;
 }
 
-/* One that was joined is listed until the kernel has buried it; it says of itself that it ends. */
-static bool ends(const char *tid) {
-    enum { PF_EXITING = 4 }; /* linux/sched.h; proc(5): the ninth field of stat */
+/* One that was joined is listed until the kernel has buried it, but it says of itself that it ends.
+ * And io_uring's helpers come and go as the kernel likes. */
+static bool is_no_thread(const char *tid) {
+    enum { PF_EXITING = 0x4, PF_IO_WORKER = 0x10 }; /* linux/sched.h; proc(5): stat, field 9 */
     char path[300], text[512];
     unsigned flags = 0;
     snprintf(path, sizeof path, "/proc/self/task/%s/stat", tid);
@@ -89,7 +90,7 @@ static bool ends(const char *tid) {
     text[n] = '\0';
     const char *name_end = strrchr(text, ')');
     return name_end && sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
-           flags & PF_EXITING;
+           flags & (PF_EXITING | PF_IO_WORKER);
 }
 
 static int count_dir(const char *path, bool (*passed_over)(const char *name)) {
@@ -114,7 +115,7 @@ static int count_maps(void) {
 
 struct t_usage t_usage(void) {
     int fds = count_dir("/proc/self/fd", NULL) - 1; /* not the one that looks */
-    return (struct t_usage){fds, count_dir("/proc/self/task", ends), count_maps()};
+    return (struct t_usage){fds, count_dir("/proc/self/task", is_no_thread), count_maps()};
 }
 
 /* By a walk over the pages: the counters of statm(5) are summed up by CPU now and then. */
