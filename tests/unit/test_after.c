@@ -453,15 +453,17 @@ static void arm_without_stacks(void *arg) {
         T_EQ(go_timer_stop_wait(t[i]), -EALREADY);
 }
 
-static void park_a_moment(void *arg) {
-    (void)arg;
-    T_EQ(go_sleep(GO_MILLISECOND), 0);
+/* Both are there before either goes, so each has a stack of its own. */
+static void meet(void *both) {
+    T_ASSERT(go_barrier_wait(both) >= 0);
 }
 
 Test(after, they_wait_without_a_stack) {
+    go_barrier both;
+    go_barrier_init(&both, 2);
     t_start_strict(1);
     for (int i = 0; i < 2; i++) /* leave the two stacks that are needed */
-        T_SPAWN(park_a_moment, NULL);
+        T_SPAWN(meet, &both);
     T_AWAIT(t_stats().tasks_live == 0);
     go_waitgroup wg = {0};
     T_EQ(go_waitgroup_spawn(&wg, arm_without_stacks, NULL), 0);
