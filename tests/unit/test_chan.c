@@ -2,6 +2,7 @@
 #include "t_unit.h"
 
 #include "base/fault.h"
+#include "sync/chan.h"
 
 #include <sys/mman.h>
 
@@ -159,9 +160,7 @@ static void free_in_use(void *arg) {
     (void)arg;
     go_chan *c = go_chan_new(1, 0);
     T_SPAWN(park_on, c);
-    go_sleep(20 * GO_MILLISECOND);
-    while (t_stats().parks < 2)
-        go_sleep(GO_MILLISECOND);
+    T_AWAIT(rt_load_relaxed(&c->recvq.first));
     go_chan_free(c);
 }
 
