@@ -236,20 +236,20 @@ static void check_second_joiner(bool in_place) {
     T_AWAIT(rt_load_acquire(&busy.joined));
 }
 
-GTest(join, a_second_joiner_is_told_so, .timeout = 10) {
+GTest(join, a_second_joiner_is_told_so) {
     check_second_joiner(false);
 }
 
 static void spawn_and_join_busy(void *arg) {
-    busy.task = go_task_spawn(busy_task, t_ptr(3));
+    rt_store_release(&busy.task, go_task_spawn(busy_task, t_ptr(3)));
     first_joiner(arg);
 }
 
-GTest(join, a_second_joiner_is_told_so_beside_a_join_in_place, .timeout = 10) {
+GTest(join, a_second_joiner_is_told_so_beside_a_join_in_place) {
     memset(&busy, 0, sizeof busy);
     T_SPAWN(spawn_and_join_busy, NULL);
-    T_AWAIT(rt_load_acquire(&busy.begun));
-    go_sleep(GO_MILLISECOND);
+    T_AWAIT(rt_load_acquire(&busy.begun) && rt_load_acquire(&busy.task));
+    T_AWAIT(somebody_joins((struct rt_g *)busy.task));
     T_EQ(go_task_join(busy.task, NULL), -EBUSY);
     rt_store_release(&busy.flag, 1);
     T_AWAIT(rt_load_acquire(&busy.joined));
@@ -301,7 +301,7 @@ static void *join_inner(void *arg) {
 }
 
 /* The join may be in place: then the inner task is cancelled with its joiner. */
-GTest(join, a_cancelled_joiner_need_not_wait, .timeout = 10) {
+GTest(join, a_cancelled_joiner_need_not_wait) {
     for (int i = 0; i < 20; i++) {
         inner_ended = 0;
         go_task *t = go_task_spawn(join_inner, NULL);
