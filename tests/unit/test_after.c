@@ -81,7 +81,7 @@ Test(after, each_runs_once_and_not_early, .timeout = 120) {
 /* Every M sleeps when it is armed, some of them until a later timer. */
 Test(after, one_of_a_foreign_thread_wakes_an_idle_runtime) {
     t_start((unsigned)t_procs());
-    go_timer *late = after(GO_MINUTE, bump, NULL);
+    go_timer *late = after(T_NEVER, bump, NULL);
     for (int i = 1; i <= 8; i++) {
         T_AWAIT(rt_load_acquire(&rt_sysmon_asleep));
         go_timer *t = after((i % 4) * GO_MILLISECOND, bump, NULL);
@@ -106,7 +106,7 @@ GTest(after, who_waits_for_one_is_in_no_deadlock) {
 }
 
 static void wait_without_timer(void *arg) {
-    T_EQ(go_timer_stop(after(GO_MINUTE, send_in_time, arg)), 0);
+    T_EQ(go_timer_stop(after(T_NEVER, send_in_time, arg)), 0);
     T_EQ(go_chan_recv(arg, NULL), -ECANCELED);
 }
 
@@ -162,7 +162,7 @@ static void stop_all(void) {
     enum { N = 100 };
     go_timer *t[N];
     for (int i = 0; i < N; i++)
-        t[i] = after(i % 2 ? GO_FOREVER : GO_MINUTE, bump, NULL);
+        t[i] = after(i % 2 ? GO_FOREVER : T_NEVER, bump, NULL);
     for (int i = 0; i < N; i++)
         T_EQ(i % 3 ? go_timer_stop(t[i]) : go_timer_stop_wait(t[i]), 0);
 }
@@ -180,7 +180,7 @@ static void stop_all_green(void *arg) {
 }
 
 Test(after, a_stopped_one_never_runs) {
-    T_EQ(go_run(stop_all_green, NULL), 0);
+    T_RUN(stop_all_green, NULL);
     t_start((unsigned)t_procs());
     t_threads(3, stop_all_foreign);
     T_AWAIT(t_stats().tasks_live == 0);
@@ -266,8 +266,8 @@ Test(after, a_stop_may_wait_for_what_runs_or_leave_it) {
     for (int i = 0; i < 10; i++)
         stop_while_it_runs(i % 2);
     t_stop();
-    T_EQ(go_run((void (*)(void *))(void *)stop_while_it_runs, t_ptr(0)), 0);
-    T_EQ(go_run((void (*)(void *))(void *)stop_while_it_runs, t_ptr(1)), 0);
+    T_RUN((void (*)(void *))(void *)stop_while_it_runs, t_ptr(0));
+    T_RUN((void (*)(void *))(void *)stop_while_it_runs, t_ptr(1));
 }
 
 static go_timer *itself;
@@ -347,7 +347,7 @@ Test(after, a_stop_of_the_runtime_voids_them) {
     for (int round = 0; round < 3; round++) {
         t_start((unsigned)t_procs());
         for (int i = 0; i < N; i++)
-            t[i] = after(i % 2 ? GO_FOREVER : GO_MINUTE, bump, NULL);
+            t[i] = after(i % 2 ? GO_FOREVER : T_NEVER, bump, NULL);
         rt_store_release(&begun, 0);
         go_timer *running = after(0, wait_for_ever, &begun);
         T_AWAIT(rt_load_acquire(&begun));
@@ -379,8 +379,8 @@ static void clean_up(void *arg) {
 Test(after, who_cleans_up_in_a_stop_may_stop_them) {
     for (int i = 1; i <= 20; i++) {
         t_start((unsigned)t_procs());
-        of_a_cleaner[0] = after(GO_MINUTE, bump, NULL);
-        of_a_cleaner[1] = after(GO_MINUTE, bump, NULL);
+        of_a_cleaner[0] = after(T_NEVER, bump, NULL);
+        of_a_cleaner[1] = after(T_NEVER, bump, NULL);
         T_SPAWN(clean_up, NULL);
         if (i % 2)
             T_AWAIT(t_stats().parks > 0);
@@ -420,7 +420,7 @@ Test(after, a_forked_child_gets_enxio) {
     T_SKIP("TSan cannot fork beside threads");
 #endif
     t_start(2);
-    go_timer *t = after(GO_MINUTE, bump, NULL);
+    go_timer *t = after(T_NEVER, bump, NULL);
     pid_t pid = fork();
     T_ASSERT(pid >= 0);
     if (pid == 0) {
@@ -479,7 +479,7 @@ static void arm_out_of_memory(void *arg) {
     for (int nth = 1; nth < 8; nth++) { /* the struct, a slab of records, the heap of timers */
         rt_fault_arm(RT_FAULT_ALLOC, (uint32_t)nth * 50, false, ENOMEM);
         for (int i = 0; i < 200; i++) {
-            t[n] = go_timer_after(GO_MINUTE, bump, NULL);
+            t[n] = go_timer_after(T_NEVER, bump, NULL);
             n += t[n] != NULL;
         }
         rt_fault_disarm();
@@ -498,10 +498,10 @@ static void arm_without_a_heap(void *arg) {
     (void)arg;
     for (int i = 0; i < 2500; i++) {
         rt_fault_arm(RT_FAULT_ALLOC, 2, true, ENOMEM);
-        t[n] = go_timer_after(GO_MINUTE, bump, NULL);
+        t[n] = go_timer_after(T_NEVER, bump, NULL);
         rt_fault_disarm();
         failed += t[n] == NULL;
-        if (t[n] || (t[n] = go_timer_after(GO_MINUTE, bump, NULL)))
+        if (t[n] || (t[n] = go_timer_after(T_NEVER, bump, NULL)))
             n++;
     }
     T_EQ(n, 2500);
@@ -511,8 +511,8 @@ static void arm_without_a_heap(void *arg) {
 }
 
 Test(after, without_memory_there_is_none) {
-    T_EQ(go_run(arm_out_of_memory, NULL), 0);
-    T_EQ(go_run(arm_without_a_heap, NULL), 0);
+    T_RUN(arm_out_of_memory, NULL);
+    T_RUN(arm_without_a_heap, NULL);
     t_start_strict(1);
     arm_out_of_memory(NULL);
     arm_without_a_heap(NULL);
@@ -524,7 +524,7 @@ static void up_to_the_limit(void *arg) {
     static go_timer *t[200];
     for (int round = 0; round < 3; round++) {
         int n = 0;
-        while (n < 200 && (t[n] = go_timer_after(GO_MINUTE, bump, NULL)) != NULL)
+        while (n < 200 && (t[n] = go_timer_after(T_NEVER, bump, NULL)) != NULL)
             n++;
         T_ASSERT(n >= 60 && n < 110, "%d", n);
         T_EQ(go_spawn(bump, NULL), -EAGAIN);
@@ -549,7 +549,7 @@ Test(after, each_counts_for_the_limit_on_tasks) {
 static void *make_and_stop(void *arg) {
     (void)arg;
     for (int i = 0; i < count(20000); i++)
-        T_EQ(go_timer_stop(after(60 * GO_MINUTE, bump, NULL)), 0);
+        T_EQ(go_timer_stop(after(T_NEVER, bump, NULL)), 0);
     return NULL;
 }
 

@@ -150,7 +150,7 @@ GTest(barrier, a_deadline_takes_out_and_a_cancelled_scope_does_not_come_at_all) 
 GTest(barrier, without_room_for_a_timer_nobody_has_come) {
     go_scope s;
     go_barrier_init(&b, 2);
-    go_scope_enter(&s, go_now() + GO_MINUTE);
+    go_scope_enter(&s, go_now() + T_NEVER);
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
     T_EQ(go_barrier_wait(&b), -ENOMEM);
     rt_fault_disarm();

@@ -344,7 +344,7 @@ Test(blocking, a_pool_of_no_threads_says_eagain) {
 
 static void in_scope_without_memory(void *arg) {
     go_scope s;
-    go_scope_enter(&s, go_now() + GO_MINUTE);
+    go_scope_enter(&s, go_now() + T_NEVER);
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
     *(int *)arg = go_blocking(count_call, NULL, NULL);
     rt_fault_disarm();
@@ -449,7 +449,7 @@ Test(blocking, a_stop_leaves_no_thread) {
     t_stop();
     struct t_usage before = t_usage();
     for (long i = 0; i < T_SCALE(20); i++) {
-        rt_store_seq_cst(&rt_pool_keep_ns, i % 2 ? 0 : GO_MINUTE);
+        rt_store_seq_cst(&rt_pool_keep_ns, i % 2 ? 0 : T_NEVER);
         start_with(8);
         on_g(use_pool);
         t_stop();
@@ -512,7 +512,7 @@ static void nap_blocking(void *arg T_UNUSED) {
     T_EQ(go_blocking(nap, NULL, NULL), 0);
 }
 static void run_nap(void) {
-    T_EQ(go_run(nap_blocking, NULL), 0);
+    T_RUN(nap_blocking, NULL);
 }
 Test(blocking, to_wait_for_a_thread_is_no_deadlock) {
     t_in_child(run_nap); /* Criterion has a thread beside the test, which could wake anybody */

@@ -226,7 +226,7 @@ GTest(cond, a_cancelled_wait_returns_with_the_mutex_locked) {
         go_mutex_lock(&m);
         go_scope_enter(&s, GO_FOREVER);
         T_SPAWN(cancels, &s);
-        T_EQ(i % 2 ? go_cond_wait(&c, &m) : go_cond_wait_until(&c, &m, go_now() + GO_MINUTE),
+        T_EQ(i % 2 ? go_cond_wait(&c, &m) : go_cond_wait_until(&c, &m, go_now() + T_NEVER),
              -ECANCELED);
         T_EQ(go_mutex_trylock(&m), -EBUSY);
         T_EQ(go_cond_wait(&c, &m), -ECANCELED); /* a state; and still locked */
@@ -258,14 +258,14 @@ static void check_deadlines(void *arg T_UNUSED) {
         T_EQ(go_scope_leave(&s), -ETIMEDOUT);
 
         go_scope_enter(&s, go_now() + i * 200 * GO_MICROSECOND); /* ... one that has: cancelled */
-        T_EQ(go_cond_wait_until(&c, &m, go_now() + GO_MINUTE), -ECANCELED);
+        T_EQ(go_cond_wait_until(&c, &m, go_now() + T_NEVER), -ECANCELED);
         T_EQ(go_cond_wait_until(&c, &m, GO_FOREVER), -ECANCELED);
         T_EQ(go_scope_leave(&s), -ETIMEDOUT);
         go_scope_enter(&s, go_now() + i * 200 * GO_MICROSECOND);
         T_EQ(go_cond_wait_until(&c, &m, GO_FOREVER), -ECANCELED);
         T_EQ(go_scope_leave(&s), -ETIMEDOUT);
 
-        go_scope_enter(&s, go_now() + GO_MINUTE); /* both, and its own comes first */
+        go_scope_enter(&s, go_now() + T_NEVER); /* both, and its own comes first */
         T_EQ(go_cond_wait_until(&c, &m, go_now() + i * 100 * GO_MICROSECOND), -ETIMEDOUT);
         T_EQ(go_scope_leave(&s), 0);
     }
@@ -274,14 +274,14 @@ static void check_deadlines(void *arg T_UNUSED) {
 }
 
 Test(cond, whose_deadline_it_was_is_told) {
-    T_EQ(go_run(check_deadlines, NULL), 0);
+    T_RUN(check_deadlines, NULL);
     check_deadlines(NULL); /* on a thread, without a runtime */
 }
 
 GTest(cond, without_room_for_a_timer_it_says_so_with_the_mutex_locked) {
     go_mutex_lock(&m);
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
-    T_EQ(go_cond_wait_until(&c, &m, go_now() + GO_MINUTE), -ENOMEM);
+    T_EQ(go_cond_wait_until(&c, &m, go_now() + T_NEVER), -ENOMEM);
     rt_fault_disarm();
     T_EQ(go_mutex_trylock(&m), -EBUSY);
     go_mutex_unlock(&m);

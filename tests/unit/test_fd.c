@@ -1,19 +1,14 @@
 /* The descriptor table from inside: slots, hints, generations, and the inbox of a ring. */
-#include "gotest.h"
+#include "t_unit.h"
 
 #include "base/fault.h"
 #include "netpoll/fd.h"
 #include "netpoll/inbox.h"
 
 #include <fcntl.h>
-#include <gort.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#define RUN(fn) T_EQ(go_run((fn), NULL), 0)
 
 Test(fd, masks_belong_to_directions) {
     const unsigned in = 1u << RT_IN, out = 1u << RT_OUT;
@@ -42,7 +37,7 @@ static void table(void *arg) {
     T_EQ(go_close(fd[1]), 0);
 }
 Test(fd, slots_stay_and_generations_move) {
-    RUN(table);
+    T_RUN(table, NULL);
 }
 
 /* A descriptor far out, in a part of the table that was never needed. */
@@ -65,7 +60,7 @@ Test(fd, table_grows_where_it_is_needed) {
         T_SKIP("cannot have %d descriptors", number);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     T_EQ(dup2(null, number), number);
-    T_EQ(go_run(far_out, &number), 0);
+    T_RUN(far_out, &number);
 }
 
 /* ---- the hint that there is nothing to read -------------------------------------------------- */
@@ -104,7 +99,7 @@ static void hints(void *arg) {
     T_EQ(go_close(fd), 0);
 }
 Test(fd, dry_holds_until_the_next_event) {
-    RUN(hints);
+    T_RUN(hints, NULL);
 }
 
 /* A busy number gets there in days: no count of events may look like a hint that nobody left. */
@@ -130,7 +125,7 @@ static void round_the_clock(void *arg) {
     T_EQ(go_close(fd), 0);
 }
 Test(fd, the_count_of_events_may_go_round) {
-    RUN(round_the_clock);
+    T_RUN(round_the_clock, NULL);
 }
 
 static void old_generation(void *arg) {
@@ -150,7 +145,7 @@ static void old_generation(void *arg) {
     T_EQ(go_close(fd), 0);
 }
 Test(fd, wait_refuses_another_generation_and_a_missed_event) {
-    RUN(old_generation);
+    T_RUN(old_generation, NULL);
 }
 
 /* ---- inbox ----------------------------------------------------------------------------------- */
