@@ -46,10 +46,10 @@
 #define RT_SYSMON_IDLE_TICKS 20 /* tests/model has fewer */
 #endif
 enum { IDLE_TICKS = RT_SYSMON_IDLE_TICKS, DEADLOCK_TICKS = 3 };
-static const int64_t TICK_NS = 1000 * 1000;
 static const int64_t MIN_SLEEP_NS = 50 * 1000;
 static const int64_t THREADS_NS = 50 * 1000 * 1000;
 
+int64_t rt_sysmon_tick_ns = 1000 * 1000;
 uint32_t rt_sysmon_asleep;
 
 struct seen {
@@ -123,7 +123,7 @@ static int64_t tick(struct seen *seen) {
         help |= look_at(&rt.ps[i], &seen[i], now);
     if (help)
         rt_idle_wake_foreign();
-    int64_t next = TICK_NS, when = rt_timer_earliest_any();
+    int64_t next = rt_load_relaxed(&rt_sysmon_tick_ns), when = rt_timer_earliest_any();
     int64_t again = INT64_MAX;
     for (uint32_t i = 0; i < procs; i++)
         if (p_is_awake(&rt.ps[i])) {

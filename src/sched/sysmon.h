@@ -11,6 +11,7 @@ void rt_sysmon_call_sig(void);
 void rt_sem_answer_all(void);
 bool rt_sem_waited(void);
 
+extern int64_t rt_sysmon_tick_ns; /* tests change it before the start */
 int rt_sysmon_start(void);
 void rt_sysmon_stop(void);
 
