@@ -226,10 +226,11 @@ static void come_to_page(int me) {
             T_AWAIT(rt_load_acquire(&page.round) == round);
         }
         go_barrier *at = rt_load_relaxed(&page.b);
+        uint64_t most = 50; /* and more each time: all must be there at once, however slow */
         int r;
         do {
             go_scope s;
-            int64_t patience = (int64_t)(t_random(&seed) % 50) * GO_MICROSECOND;
+            int64_t patience = (int64_t)(t_random(&seed) % most++) * GO_MICROSECOND;
             go_scope_enter(&s, page.deadlines ? go_now() + patience : GO_FOREVER);
             r = go_barrier_wait(at);
             go_scope_leave(&s);
