@@ -97,7 +97,7 @@ static struct {
     unsigned cpus_wanted; /* and as it is being followed */
     int64_t followed_at;
     int64_t since;
-    uint32_t failures; /* of spares, before it began */
+    uint32_t number;   /* spares that are started are told it */
 } change;
 
 void rt_p_init(struct rt_p *p, uint32_t index) {
@@ -236,7 +236,7 @@ static int start_spares(uint32_t need) {
         rt_fetch_add_relaxed(&rt.threads_left, more - rt.max_threads);
         rt.max_threads = more;
     }
-    int err = rt_spare_failed_since(change.failures);
+    int err = rt_spares_failed(change.number);
     for (uint32_t there = rt_spares_there(); err == 0 && there < need; there++)
         err = rt_spare_start();
     return err;
@@ -288,7 +288,7 @@ void rt_procs_spare_came(void) {
 static bool begin(int64_t now) {
     change.since = now;
     rt_store_relaxed(&change.put_away, 0);
-    change.failures = rt_spare_failures();
+    change.number = rt_spares_change();
     rt_store_relaxed(&change.on, 1);
     return true;
 }

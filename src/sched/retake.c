@@ -70,8 +70,9 @@ static struct {
     bool wanted;       /* by go_lock_thread, and there was none; any thread */
     uint32_t gone;     /* Ms that have ended, or could not begin */
     int64_t failed_at; /* when one could not; any thread */
-    uint32_t failures; /* how many could not begin, and why the latest; any thread */
-    int err;
+    uint32_t change;   /* the latest of procs.c; sysmon's */
+    uint32_t failed;   /* the latest change in which one was started that could not; lock */
+    int err;           /* why; lock */
     uint32_t counted;  /* what computing() has found; these two are sysmon's */
     int64_t counted_at;
 } spares;
@@ -153,20 +154,28 @@ void rt_spares_start(void) {
     spares.failed_at = INT64_MIN / 2;
 }
 
-void rt_spare_failed(int err) {
+/* It may be slow to tell, and the change for which it was started over. */
+void rt_spare_failed(const struct rt_m *m, int err) {
     rt_store_relaxed(&spares.failed_at, rt_sys_now());
-    rt_store_relaxed(&spares.err, err);
-    rt_fetch_add(&spares.failures, 1); /* then it is not there any more: see rt_spares_there */
-    rt_fetch_add(&spares.gone, 1);
+    rt_lock(&spares.lock);
+    if (m->started_in >= spares.failed) {
+        spares.failed = m->started_in;
+        spares.err = err;
+    }
+    rt_unlock(&spares.lock);
+    rt_fetch_add(&spares.gone, 1); /* after that it is not there any more: see rt_spares_there */
     rt_procs_spare_came();
 }
 
-uint32_t rt_spare_failures(void) {
-    return rt_load_seq_cst(&spares.failures);
+uint32_t rt_spares_change(void) {
+    return ++spares.change;
 }
 
-int rt_spare_failed_since(uint32_t failures) {
-    return rt_load_seq_cst(&spares.failures) == failures ? 0 : rt_load_relaxed(&spares.err);
+int rt_spares_failed(uint32_t change) {
+    rt_lock(&spares.lock);
+    int err = spares.failed == change ? spares.err : 0;
+    rt_unlock(&spares.lock);
+    return err;
 }
 
 uint32_t rt_spares_there(void) {
@@ -175,7 +184,7 @@ uint32_t rt_spares_there(void) {
 }
 
 int rt_spare_start(void) {
-    int err = rt_worker_start_spare();
+    int err = rt_worker_start_spare(spares.change);
     if (err == RT_WORKER_AGAIN)
         rt_fetch_add(&spares.gone, -1u);
     return err < 0 ? err : 0;

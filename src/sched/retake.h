@@ -44,16 +44,17 @@ uint32_t rt_retake_threads(void);
  * True: it has a P. False: the runtime stops, or it is not needed. */
 bool rt_spare_wait(struct rt_m *m);
 void rt_spares_start(void);
-/* One that was started cannot begin; on its own thread. */
-void rt_spare_failed(int err);
+/* m, which was started as one, cannot begin; on its own thread. */
+void rt_spare_failed(const struct rt_m *m, int err);
 
 /* For procs.c, on sysmon. Spares that are there, or will be. */
 uint32_t rt_spares_there(void);
 /* One more; it comes later. 0 or -errno. */
 int rt_spare_start(void);
-/* Failures to begin so far; and was there one since, and why: 0 or -errno. */
-uint32_t rt_spare_failures(void);
-int rt_spare_failed_since(uint32_t failures);
+/* A change begins, which has this number; and of those that were started since then, can one not
+ * begin, and why: 0 or -errno. */
+uint32_t rt_spares_change(void);
+int rt_spares_failed(uint32_t change);
 /* n of them, through next_spare; NULL: there are not so many yet. */
 struct rt_m *rt_spares_take(uint32_t n);
 extern int64_t rt_spare_keep_ns; /* how long one without work stays; tests make it less */

@@ -266,6 +266,7 @@ struct rt_m {
     uint32_t end;           /* a spare shall end */
     uint32_t gone;          /* its thread has ended before the stop: the place is free again */
     bool joined;            /* sysmon's, then the stop's */
+    uint32_t started_in;    /* the change of procs.c; written before its thread begins */
     int tid;                /* written before the first run */
 } __attribute__((aligned(RT_CACHE_LINE)));
 

@@ -98,7 +98,7 @@ static void *spare_main(void *arg) {
     bool gone = err != 0 || rt_proc_run(m);
     worker_end(m, err == 0);
     if (err)
-        rt_spare_failed(err);
+        rt_spare_failed(m, err);
     if (gone)
         worker_is_gone(m);
     return NULL;
@@ -130,7 +130,7 @@ static struct rt_m *free_place(void) {
     return NULL;
 }
 
-int rt_worker_start_spare(void) {
+int rt_worker_start_spare(uint32_t change) {
     struct rt_m *m = free_place();
     bool again = m != NULL;
     if (!again && rt.nms == rt.max_ms)
@@ -142,6 +142,7 @@ int rt_worker_start_spare(void) {
     else
         rt_m_init(m = &rt.ms[rt.nms], rt.nms);
     rt_store_relaxed(&m->gone, 0);
+    m->started_in = change;
     int err = start_thread(m, spare_main);
     if (err) {
         rt_store_relaxed(&m->gone, again);

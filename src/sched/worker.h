@@ -15,10 +15,10 @@ void rt_workers_release(bool run);
 /* The first n have been told to end: wait for them. */
 void rt_workers_join(uint32_t n);
 
-/* One more M, which will be a spare; sysmon. 0; RT_WORKER_AGAIN: in the place of one that is gone;
- * or -errno. */
+/* One more M, which will be a spare, since that change of procs.c has begun; sysmon. 0;
+ * RT_WORKER_AGAIN: in the place of one that is gone; or -errno. */
 enum { RT_WORKER_AGAIN = 1 };
-int rt_worker_start_spare(void);
+int rt_worker_start_spare(uint32_t change);
 
 /* One more thread than procs and sysmon, of all that max_threads allows; and back when it has
  * ended. */

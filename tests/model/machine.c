@@ -251,7 +251,8 @@ WEAK bool rt_pool_is_ours(void) {
 }
 WEAK void rt_pool_start(void) {
 }
-WEAK int rt_worker_start_spare(void) {
+WEAK int rt_worker_start_spare(uint32_t change) {
+    (void)change;
     return -EAGAIN;
 }
 WEAK int64_t rt_sys_thread_cpu(pthread_t t) {
