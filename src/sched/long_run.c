@@ -4,8 +4,8 @@
  * ten times a second; what was not told is counted. sysmon waits for nothing here.
  *
  * There is one record, filled by sysmon while nobody has it (busy == 0), read by the green thread
- * that sysmon spawns for it, which gives it back before it calls the hook. The name is copied: the
- * hog may have ended by then, and its name with it. */
+ * that sysmon spawns for it, which gives it back when the hook has returned. The name is copied:
+ * the hog may have ended by then, and its name with it. */
 #include "sched/long_run.h"
 
 #include "base/lock.h"
@@ -39,11 +39,12 @@ int go_on_long_run(void (*hook)(const struct go_long_run *, void *), void *arg) 
     return 0;
 }
 
-bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
+bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
     if (!rt_load_relaxed(&lr.wanted))
         return false;
     if (rt_load_acquire(&lr.busy)) { /* pairs with the release in report */
         lr.missed++;
+        *told = true;
         return false;
     }
     struct rt_m *m = rt_gate_try_p(p);
@@ -64,18 +65,13 @@ bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
 
 static void report(void *arg) {
     (void)arg;
-    struct go_long_run record = lr.record;
-    char name[sizeof lr.name];
-    memcpy(name, lr.name, sizeof name);
-    if (record.name)
-        record.name = name;
     rt_lock(&lr.lock);
     void (*hook)(const struct go_long_run *, void *) = lr.hook;
     void *hook_arg = lr.arg;
     rt_unlock(&lr.lock);
-    rt_store_release(&lr.busy, 0); /* pairs with the acquire in rt_long_run_note */
     if (hook)
-        hook(&record, hook_arg);
+        hook(&lr.record, hook_arg);
+    rt_store_release(&lr.busy, 0); /* pairs with the acquire in rt_long_run_note */
 }
 
 void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {

@@ -5,8 +5,9 @@
 #include "sched/sched.h"
 
 /* sysmon: p's G has made no other progress than that; remember who it is. False: nobody wants to
- * know, or it is not so any more. */
-bool rt_long_run_note(struct rt_p *p, uint64_t progress);
+ * know, or it is not so any more; or the hook is busy: then it counts as one that was missed, and
+ * as told. */
+bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told);
 /* Then: tell of it. */
 void rt_long_run_tell(int64_t ns, bool blocked, bool taken);
 

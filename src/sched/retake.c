@@ -287,7 +287,7 @@ static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
     enum hog kind = kind_of_hog(rt_m_of(p), h->cpu);
     if (kind == NO_CPU)
         return;
-    bool noted = !h->told && rt_long_run_note(p, h->progress);
+    bool noted = !h->told && rt_long_run_note(p, h->progress, &h->told);
     bool room = kind == SLEEPS || now - h->since >= RT_SLICE_NS ||
                 rt_retake_away() < rt_procs() || computing(now) < rt_procs();
     bool taken = room && rt_retake(p, h->progress);
