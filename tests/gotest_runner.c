@@ -74,6 +74,11 @@ __attribute__((constructor)) static void emulate_kernel(void) {
         rt_fault_kernel = major << 8 | minor;
 }
 
+/* A green thread may be kept from its CPU for longer than go_run waits for the last of them. */
+__attribute__((constructor)) static void have_patience(void) {
+    setenv("GORT_GRACE", "1000000", 0);
+}
+
 /* One that was joined is listed until the kernel has buried it, but it says of itself that it ends.
  * And io_uring's helpers come and go as the kernel likes. */
 static bool is_no_thread(const char *tid) {

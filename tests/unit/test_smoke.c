@@ -9,7 +9,7 @@
 
 static int *volatile null;
 
-Test(harness, a_test_may_set_its_own_limit, .timeout = 5) {
+Test(harness, a_test_may_set_its_own_limit, .timeout = 100) {
     T_ASSERT(1 + 1 == 2);
     T_ASSERT(true, "printed only when it is %s", "false");
     T_EQ(-1, 3 - 4);
