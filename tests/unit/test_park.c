@@ -116,18 +116,13 @@ Test(park, the_timer_or_one_of_the_claimers_wins, .timeout = 120) {
     race(timed_rounds, rounds(5000), 1, false, true);
 }
 
-static void *foreign_waiter(void *arg) {
-    park_rounds(&arena, rounds(10000), t_int(arg) != 0);
-    return NULL;
-}
-
+/* The waiter is this thread: it stays until the last claimer has looked at what stands for it. */
 Test(park, one_of_the_claimers_of_a_thread_wins, .timeout = 120) {
     for (int timed = 0; timed < 2; timed++) {
-        pthread_t t[2], waiter;
+        pthread_t t[2];
         arena = (struct arena){.locked = timed != 0};
-        T_EQ(pthread_create(&waiter, NULL, foreign_waiter, t_ptr(timed)), 0);
         t_start_threads(t, 2, claimer);
-        T_EQ(pthread_join(waiter, NULL), 0);
+        park_rounds(&arena, rounds(10000), timed != 0);
         t_join_threads(t, 2);
     }
 }
@@ -202,18 +197,12 @@ Test(park, the_cancel_or_the_timer_or_the_claimer_wins, .timeout = 120) {
     t_stop();
 }
 
-static void *foreign_cancelled(void *arg) {
-    cancelled_rounds(arg);
-    return NULL;
-}
-
 Test(park, the_cancel_or_the_claimer_wins_over_a_thread, .timeout = 120) {
-    pthread_t t, c, waiter;
+    pthread_t t, c;
     arena = (struct arena){.locked = true};
-    T_EQ(pthread_create(&waiter, NULL, foreign_cancelled, t_ptr(rounds(5000))), 0);
     t_start_threads(&c, 1, canceller);
     t_start_threads(&t, 1, claimer);
-    T_EQ(pthread_join(waiter, NULL), 0);
+    cancelled_rounds(t_ptr(rounds(5000)));
     t_join_threads(&t, 1);
     t_join_threads(&c, 1);
 }
