@@ -5,6 +5,7 @@
 #include "sched/start.h"
 
 #include <dirent.h>
+#include <sys/prctl.h>
 
 static void nothing(void *arg) {
     (void)arg;
@@ -205,7 +206,7 @@ static void forked_child_of_running(void *arg) {
     pid_t pid = fork();
     T_ASSERT(pid >= 0);
     if (pid == 0) {
-        alarm(20);
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* should it hang, it ends with the test */
         expect_enxio();
         T_EQ(go_start(NULL), -ENXIO);
         T_EQ(go_run(nothing, NULL), -ENXIO);
@@ -240,13 +241,14 @@ Test(start, a_forked_child_gets_enxio_and_its_parent_goes_on) {
 
 /* ---- what the host sees -------------------------------------------------------------------- */
 
-/* The value of a line of /proc/self/task/<tid>/status. */
+/* The value of a line of /proc/self/task/<tid>/status; nothing, if the thread has gone. */
 static void task_status(const char *tid, const char *key, char *out, size_t size) {
     char path[300], line[256];
     snprintf(path, sizeof path, "/proc/self/task/%s/status", tid);
     FILE *f = fopen(path, "re");
-    T_ASSERT(f);
     *out = 0;
+    if (!f)
+        return;
     while (fgets(line, sizeof line, f))
         if (strncmp(line, key, strlen(key)) == 0)
             snprintf(out, size, "%s", line + strlen(key) + 2);
@@ -375,6 +377,7 @@ Test(start, no_call_touches_errno) {
     KEEPS_ERRNO(go_spawn(nothing, NULL));
     struct go_options o = GO_OPTIONS_INIT;
     o.procs = 1; /* one thread runs all green threads: their errno is one */
+    o.flags = GO_STRICT;
     KEEPS_ERRNO(go_start(&o));
     calls_keep_errno(errno_chan);
     T_SPAWN(calls_keep_errno, NULL);
