@@ -14,7 +14,7 @@ Test(share, the_first_starts_and_the_last_stops) {
         T_ASSERT(go_procs() > 0);
         T_EQ(go_release(GO_SECOND), 0);
         T_ASSERT(go_procs() > 0);
-        T_EQ(go_release(10 * GO_SECOND), 0);
+        T_EQ(go_release(GO_FOREVER), 0);
         T_EQ(go_procs(), 0);
     }
 }
@@ -30,7 +30,7 @@ Test(share, what_go_start_has_started_is_not_stopped) {
     T_EQ(go_acquire(), 0); /* and then it is ours */
     T_EQ(go_release(0), 0);
     T_ASSERT(go_procs() > 0);
-    T_EQ(go_release(10 * GO_SECOND), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
     T_EQ(go_procs(), 0);
 }
 
@@ -48,7 +48,7 @@ static void *use_often(void *arg) {
         uint32_t ran = 0;
         T_SPAWN(add_one, &ran); /* it runs as long as we are users */
         T_AWAIT(rt_load_seq_cst(&ran) == 1);
-        while ((r = go_release(10 * GO_SECOND)) == -EALREADY)
+        while ((r = go_release(GO_FOREVER)) == -EALREADY)
             sched_yield();
         T_EQ(r, 0);
     }
@@ -94,7 +94,7 @@ Test(share, a_green_thread_is_refused_during_the_stop_and_holds_it_up) {
     T_AWAIT(rt_load_seq_cst(&green.refused));
     T_EQ(go_acquire(), -EALREADY);
     rt_store_seq_cst(&green.end, 1);
-    T_EQ(go_release(10 * GO_SECOND), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
     t_stderr_end(err, text, sizeof text);
     T_ASSERT(strstr(text, "these have not ended"), "%s", text);
     T_EQ(go_procs(), 0);
@@ -108,7 +108,7 @@ Test(share, a_forked_child_has_no_part_in_it) {
     int status;
     T_EQ(waitpid(child, &status, 0), child);
     T_EQ(status, 0);
-    T_EQ(go_release(10 * GO_SECOND), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
 }
 Test(share, a_release_too_many_aborts) {
     T_DIES(SIGABRT, "go_release: more often than go_acquire", go_release(0));

@@ -350,7 +350,7 @@ Test(shield, lets_clean_up_be_done_during_a_stop) {
     T_EQ(go_start(NULL), 0);
     for (int i = 0; i < MANY; i++)
         T_SPAWN(clean_up, c);
-    T_EQ(go_stop(100 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(stopped.inside, MANY);
     go_chan_free(c);
 }
@@ -377,7 +377,7 @@ Test(shield, holds_off_a_stop_for_the_children_of_a_group_inside) {
     T_EQ(go_start(NULL), 0);
     T_SPAWN(shielded_group, NULL);
     T_AWAIT(rt_load_acquire(&stopped.inside) == 10);
-    T_EQ(go_stop(100 * GO_SECOND), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
 }
 
 static void wait_shielded(void *arg) {
@@ -415,7 +415,7 @@ static void stop_around_a_shield(int64_t grace, int64_t grace_after) {
 
 Test(shield, holds_for_half_the_grace_of_a_stop_and_no_longer) {
     const int64_t grace = 60 * GO_MILLISECOND;
-    stop_around_a_shield(grace, 100 * GO_SECOND);
+    stop_around_a_shield(grace, GO_FOREVER);
     T_ASSERT(stopped.refused_at - stopped.begun >= grace / 2);
 }
 

@@ -220,7 +220,7 @@ Test(spawn, a_hundred_thousand_may_be_parked, .timeout = 120) {
         T_SPAWN(sleep_until_cancelled, NULL);
     T_AWAIT(t_stats().parks == (uint64_t)n);
     T_EQ(t_stats().tasks_live, n);
-    T_EQ(go_stop(GO_MINUTE), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
     T_EQ(canceled, n);
 }
 
