@@ -104,7 +104,7 @@ static void *ask(void *arg) {
 
 Test(chan_fd, threads_that_ask_at_once_get_the_same) {
     struct t_usage before = {0};
-    for (int round = 0; round < (int)T_SCALE(300); round++) {
+    for (int round = 0; round < (int)T_SCALE(100); round++) {
         shared = new_chan(1);
         here = 0;
         t_threads(ASKERS, ask);

@@ -51,8 +51,8 @@ static void start_without_ticks(void) {
 
 Test(idle, no_foreign_spawn_is_forgotten, .timeout = 120) {
     start_without_ticks();
-    spawn_and_wait(laps(10000), 0);
-    spawn_and_wait(laps(10000), 5000);
+    spawn_and_wait(laps(5000), 0);
+    spawn_and_wait(laps(5000), 5000);
     t_stop();
 }
 
@@ -71,8 +71,8 @@ Test(idle, no_foreign_spawn_is_forgotten_by_who_sleeps_in_the_poller, .timeout =
     for (int i = 0; i < WAITERS; i++)
         T_SPAWN(wait_on_descriptor, NULL);
     T_AWAIT(t_stats().fd_waits == WAITERS);
-    spawn_and_wait(laps(10000), 0);
-    spawn_and_wait(laps(10000), 5000);
+    spawn_and_wait(laps(5000), 0);
+    spawn_and_wait(laps(5000), 5000);
     T_EQ(rt_load_acquire(&poll_ended), 0);
     T_AWAIT(t_stats().fd_waits == WAITERS); /* one may be trying again: see netpoll/fd.c */
     T_EQ(write(quit_fd[1], "x", 1), 1);
@@ -82,7 +82,7 @@ Test(idle, no_foreign_spawn_is_forgotten_by_who_sleeps_in_the_poller, .timeout =
 
 /* Several foreign threads, each waiting for its own. */
 static void *spawn_and_wait_thread(void *arg) {
-    spawn_and_wait(laps(4000), t_int(arg) ? 3000 : 0);
+    spawn_and_wait(laps(2000), t_int(arg) ? 3000 : 0);
     return arg;
 }
 
@@ -107,7 +107,7 @@ Test(idle, no_foreign_ready_is_forgotten, .timeout = 120) {
     pong = go_chan_new(8, 1);
     start_without_ticks();
     T_SPAWN(echo, NULL);
-    for (uint64_t i = 0; i < (uint64_t)laps(10000); i++) {
+    for (uint64_t i = 0; i < (uint64_t)laps(5000); i++) {
         uint64_t v = 0;
         T_EQ(go_chan_send(ping, &i), 0);
         while (go_chan_try_recv(pong, &v) != 0)
