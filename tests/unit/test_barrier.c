@@ -70,12 +70,13 @@ Test(barrier, misuse_is_told_and_aborts) {
 
 static int results[8];
 static go_scope scopes[8];
-static uint32_t returned;
+static uint32_t returned, cancelled[8]; /* its canceller is through with the scope */
 
 static void waits(void *arg) {
     go_scope *s = &scopes[t_int(arg)];
     go_scope_enter(s, GO_FOREVER);
     results[t_int(arg)] = go_barrier_wait(&b);
+    T_AWAIT(results[t_int(arg)] != -ECANCELED || rt_load_acquire(&cancelled[t_int(arg)]));
     go_scope_leave(s);
     rt_fetch_add(&returned, 1);
 }
@@ -89,6 +90,7 @@ GTest(barrier, who_is_cancelled_is_taken_out_again) {
     }
     for (int k = 0; k < 3; k++) { /* the first, one in the middle, the last */
         go_scope_cancel(&scopes[k * 3 / 2]);
+        rt_store_release(&cancelled[k * 3 / 2], 1);
         T_AWAIT(rt_load_acquire(&returned) == (uint32_t)k + 1);
         T_EQ(results[k * 3 / 2], -ECANCELED);
         T_EQ(b.rt_arrived, N - 2 - k);

@@ -292,12 +292,14 @@ GTest(cond, without_room_for_a_timer_it_says_so_with_the_mutex_locked) {
  * more: it is for the other. */
 static go_scope scope;
 static int first_result, second_result;
+static uint32_t cancelled; /* the canceller is through with the scope */
 
 static void waits_first(void *arg T_UNUSED) {
     go_scope_enter(&scope, GO_FOREVER);
     go_mutex_lock(&m);
     first_result = go_cond_wait(&c, &m);
     go_mutex_unlock(&m);
+    T_AWAIT(rt_load_acquire(&cancelled));
     go_scope_leave(&scope);
 }
 static void waits_second(void *arg T_UNUSED) {
@@ -309,11 +311,13 @@ static void waits_second(void *arg T_UNUSED) {
 GTest(cond, a_signal_after_a_cancel_is_for_the_next) {
     for (int i = 0; i < t_count(500); i++) {
         first_result = second_result = 1;
+        rt_store_relaxed(&cancelled, 0);
         T_SPAWN(waits_first, NULL);
         T_AWAIT(t_waiting(&c, &c.rt_waiters) == 1);
         T_SPAWN(waits_second, NULL);
         T_AWAIT(t_waiting(&c, &c.rt_waiters) == 2);
         go_scope_cancel(&scope);
+        rt_store_release(&cancelled, 1);
         go_cond_signal(&c);
         T_AWAIT(t_stats().tasks_live == 1); /* or it hangs */
         T_EQ(first_result, -ECANCELED);
