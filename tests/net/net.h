@@ -21,8 +21,14 @@
 /* For tests that count mappings: glibc makes heaps for threads as it sees fit, and keeps them. */
 #define NET_ONE_HEAP() (void)mallopt(M_ARENA_MAX, 1) /* ASan knows no such thing */
 
-#define RUN(fn) T_EQ(go_run((fn), NULL), 0)
+#define RUN(fn) T_EQ(net_run(fn), 0)
 #define SPAWN(fn, arg) T_EQ(go_spawn((fn), (arg)), 0)
+
+/* Main has returned; the others get a grace to end. Where that is too short the stop goes on. */
+static inline int net_run(void (*fn)(void *)) {
+    int r = go_run(fn, NULL);
+    return r == -ETIMEDOUT ? go_stop(GO_FOREVER) : r;
+}
 
 static inline int net_port(int fd) {
     struct sockaddr_in6 sa;
@@ -85,7 +91,7 @@ static inline uint64_t net_parked(void) {
 /* Wait until n green threads are parked on descriptors. */
 static inline void net_wait_parked(uint64_t n) {
     while (net_parked() != n)
-        go_sleep(GO_MILLISECOND);
+        go_sleep(100 * GO_MICROSECOND);
 }
 
 /* Polls that the rings of this process hold, and how many rings there are; 0 under epoll. */
