@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
@@ -273,6 +274,28 @@ int rt_sys_connected(int fd) {
     struct sockaddr_storage sa;
     socklen_t len = sizeof sa;
     return KEEP_ERRNO(int, getpeername(fd, (struct sockaddr *)&sa, &len));
+}
+
+bool rt_sys_met_itself(int fd) {
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } own = {0}, peer = {0};
+    socklen_t own_len = sizeof own, peer_len = sizeof peer;
+    if (KEEP_ERRNO(int, getsockname(fd, &own.sa, &own_len)) != 0 ||
+        KEEP_ERRNO(int, getpeername(fd, &peer.sa, &peer_len)) != 0)
+        return false;
+    if (own.in.sin_port != peer.in.sin_port) /* at the same place in both */
+        return false;
+    return own.sa.sa_family == AF_INET
+               ? own.in.sin_addr.s_addr == peer.in.sin_addr.s_addr
+               : memcmp(&own.in6.sin6_addr, &peer.in6.sin6_addr, sizeof own.in6.sin6_addr) == 0;
+}
+
+void rt_sys_no_linger(int fd) {
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    (void)KEEP_ERRNO(int, setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once));
 }
 
 int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len) {

@@ -69,6 +69,8 @@ int rt_sys_shutdown(int fd, int how);
 int rt_sys_set_int(int fd, int level, int option, int value);
 int rt_sys_get_int(int fd, int level, int option); /* the value, >= 0 */
 int rt_sys_connected(int fd);                      /* 0: it has a peer; -ENOTCONN */
+bool rt_sys_met_itself(int fd); /* TCP: the connection begins and ends at this socket */
+void rt_sys_no_linger(int fd);  /* TCP: its close resets the connection, and nothing stays behind */
 /* connect(2) on a blocking socket that gives up after a clock tick, as if it were non-blocking. */
 int rt_sys_connect_brief(int fd, const struct sockaddr *sa, socklen_t len);
 unsigned rt_sys_if_index(const char *name); /* 0: there is none of that name */

@@ -256,6 +256,17 @@ int go_connect(int fd, const struct sockaddr *sa, socklen_t len) {
     return r;
 }
 
+/* Where nobody listens TCP may meet itself: when the kernel chooses, as the port to call from, the
+ * one that is called. Then that port is ours, so nobody else is there. (Go closes it and tries
+ * again, twice.) Closed as others are it would stay taken for a minute, and no server could start
+ * there. */
+static bool found_nobody(const struct rt_addr *a, int fd) {
+    if (a->protocol != IPPROTO_TCP || !rt_sys_met_itself(fd))
+        return false;
+    rt_sys_no_linger(fd);
+    return true;
+}
+
 static int dial_to(const struct rt_addr *a) {
     bool stream = a->type == SOCK_STREAM;
     int fd = rt_sys_socket(a->sa.sa_family, a->type, a->protocol);
@@ -263,6 +274,8 @@ static int dial_to(const struct rt_addr *a) {
         rt_sys_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     fd = rt_adopt(fd, RT_FD_OURS | stream_flags(stream, a->sa.sa_family));
     int err = fd < 0 ? 0 : go_connect(fd, &a->sa, a->len);
+    if (fd >= 0 && err == 0 && found_nobody(a, fd))
+        err = -ECONNREFUSED;
     if (err) {
         go_close(fd);
         return err;

@@ -2,11 +2,14 @@
 #include "net.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 static go_waitgroup wg;
 static char address[64];
@@ -63,6 +66,51 @@ static void errors(void *arg) {
 }
 Test(accept, errors) {
     RUN(errors);
+}
+
+/* In a network with two ports to call from, the one that is called is the first to be chosen. */
+static void dial_every_port(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 4; i++) {
+        snprintf(address, sizeof address, "%s:%d", i < 2 ? "127.0.0.1" : "[::1]", 40000 + i % 2);
+        int fd = go_dial("tcp", address);
+        T_ASSERT(fd == -ECONNREFUSED || (i > 1 && fd == -EADDRNOTAVAIL), "%s: %d", address, fd);
+    }
+    int listener = go_listen("tcp", "127.0.0.1:40000"), fd = go_dial("tcp", "127.0.0.1:40000");
+    T_ASSERT(listener >= 0 && fd >= 0, "%d, %d", listener, fd);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_close(listener), 0);
+}
+
+static bool make_network(void) {
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
+        return false;
+    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int file = open("/proc/sys/net/ipv4/ip_local_port_range", O_WRONLY | O_CLOEXEC);
+    bool made = ioctl(s, SIOCSIFFLAGS, &lo) == 0 && write(file, "40000 40001", 11) == 11;
+    close(s);
+    close(file);
+    return made;
+}
+
+/* In a child, which has no other threads. */
+Test(accept, a_dial_does_not_meet_itself) {
+    enum { DENIED = 9 };
+    int status;
+    pid_t pid = fork();
+    T_ASSERT(pid >= 0);
+    if (pid == 0) {
+        signal(SIGABRT, SIG_DFL);
+        if (!make_network())
+            _exit(DENIED);
+        RUN(dial_every_port);
+        _exit(0);
+    }
+    T_EQ(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == DENIED)
+        T_SKIP("no network of our own is to be had");
+    T_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x", (unsigned)status);
 }
 
 static int option(int fd, int level, int name) {
