@@ -96,7 +96,7 @@ static void cycle(int i) {
  * cycle, be it a page or the least that malloc gives, shows in each quarter of them. */
 Test(cycles, the_last_of_a_thousand_has_no_more_than_the_first_hundred, .timeout = 120) {
     enum { QUARTERS = 4 };
-    const int procs = t_procs(), n = (int)T_SCALE(procs <= 2 ? 1000 : procs <= 8 ? 300 : 60);
+    const int procs = t_procs(), n = (int)T_SCALE(procs == 2 ? 1000 : procs <= 8 ? 300 : 60);
     const int quarter = n < 40 ? 10 : n / QUARTERS;
     long heap = LONG_MAX, resident = LONG_MAX;
     one_heap();
@@ -240,7 +240,7 @@ static void spin_for(int64_t ns) {
 static int stops(void) {
     const char *text = getenv("T_STOPS");
     int procs = t_procs();
-    return text ? atoi(text) : (int)T_SCALE(procs <= 8 ? 200 : 40);
+    return text ? atoi(text) : (int)T_SCALE(procs == 2 ? 200 : procs <= 8 ? 100 : 40);
 }
 
 Test(cycles, a_stop_may_come_at_any_moment, .timeout = 600) {
