@@ -173,7 +173,7 @@ static void handle(struct http_request *request, void *arg) {
 struct settings {
     const char *host;
     uint64_t port, procs, max_header, max_body;
-    int64_t idle_ns, header_ns, body_ns, write_ns, grace_ns;
+    int64_t idle_ns, header_ns, body_ns, write_ns, linger_ns, grace_ns;
 };
 
 static const char help[] =
@@ -188,6 +188,7 @@ static const char help[] =
     "  --header-timeout TIME   from a request's first byte to the end of its head (default 10s)\n"
     "  --body-timeout TIME     from there to the end of its body (default 30s)\n"
     "  --write-timeout TIME    for a client that does not read its answer (default 30s)\n"
+    "  --linger TIME           after the last answer, for what is still sent (default 2s)\n"
     "  --grace TIME            after SIGTERM or SIGINT, for requests in progress (default 10s)\n"
     "  --help                  this text\n"
     "TIME is a number with its unit: 250ms, 10s, 2m.\n"
@@ -238,12 +239,14 @@ static int parse_options(int argc, char **argv, struct settings *s) {
         {"header-timeout", 1, NULL, TIMES + 1},
         {"body-timeout", 1, NULL, TIMES + 2},
         {"write-timeout", 1, NULL, TIMES + 3},
-        {"grace", 1, NULL, TIMES + 4},
+        {"linger", 1, NULL, TIMES + 4},
+        {"grace", 1, NULL, TIMES + 5},
         {NULL, 0, NULL, 0},
     };
     uint64_t *numbers[] = {&s->port, &s->procs, &s->max_header, &s->max_body};
     const uint64_t largest[] = {65535, 1024, 1 << 30, 1 << 30};
-    int64_t *times[] = {&s->idle_ns, &s->header_ns, &s->body_ns, &s->write_ns, &s->grace_ns};
+    int64_t *times[] = {&s->idle_ns,  &s->header_ns, &s->body_ns,
+                        &s->write_ns, &s->linger_ns, &s->grace_ns};
     int o, at = 0;
     while ((o = getopt_long(argc, argv, "", options, &at)) != -1) {
         bool good = true;
@@ -304,6 +307,7 @@ static int serve_until(const sigset_t *signals, const struct settings *s) {
         .header_timeout_ns = s->header_ns,
         .body_timeout_ns = s->body_ns,
         .write_timeout_ns = s->write_ns,
+        .linger_ns = s->linger_ns,
     };
     int r = http_server_start(&app.server, &config);
     if (r < 0) {
@@ -334,6 +338,7 @@ int main(int argc, char **argv) {
                          .header_ns = 10 * GO_SECOND,
                          .body_ns = 30 * GO_SECOND,
                          .write_ns = 30 * GO_SECOND,
+                         .linger_ns = 2 * GO_SECOND,
                          .grace_ns = 10 * GO_SECOND};
     int status = parse_options(argc, argv, &s);
     if (status >= 0)

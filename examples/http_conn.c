@@ -21,8 +21,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define LINGER_NS (2 * GO_SECOND)
-
 enum { BODY_CHUNK = 16384 }; /* a chunked body, whose length nobody knows, starts with this much */
 
 static ssize_t read_until(struct http_conn *c, char *at, size_t len, int64_t deadline) {
@@ -314,7 +312,7 @@ static void answer(struct http_conn *c) {
  * went wrong. */
 static void linger(struct http_conn *c) {
     shutdown(c->fd, SHUT_WR);
-    int64_t deadline = go_now() + LINGER_NS;
+    int64_t deadline = go_now() + c->server->config.linger_ns;
     while (read_until(c, c->out, HTTP_OUT_SIZE, deadline) > 0)
         continue;
 }

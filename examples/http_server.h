@@ -77,6 +77,7 @@ struct http_config {
     int64_t header_timeout_ns; /* from the first byte to the end of the head, then 408 */
     int64_t body_timeout_ns;   /* from there to the end of the body, then 408 */
     int64_t write_timeout_ns;  /* for a client that does not read its answer */
+    int64_t linger_ns;         /* after the last answer, for what the client still sends */
 };
 
 struct http_stats {

@@ -16,10 +16,9 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from lib.checks import check, run_groups  # noqa: E402 (beside this file)
+from lib.checks import PATIENCE, check, run_groups  # noqa: E402 (beside this file)
 
 DAEMON = os.path.join(os.environ.get("GORT_BUILD_DIR", "build"), "examples", "daemon")
-PATIENCE = 20.0  # seconds that anything may take before it counts as lost
 
 
 def wait_for(condition):
@@ -163,11 +162,11 @@ def check_load():
                 wrong.append(repr(e))
 
         def reload():
-            for i in range(1000):
+            i = 0
+            while not over.wait(0.005):
                 daemon.configure(f"factor {3 + i % 2}\n")
                 os.kill(daemon.process.pid, signal.SIGHUP)
-                if over.wait(0.005):
-                    return
+                i += 1
 
         all_of_them = [daemon.connect() for _ in range(clients)]
         users = [threading.Thread(target=use, args=(all_of_them[k::threads], )) for k in range(threads)]
@@ -176,11 +175,11 @@ def check_load():
             t.start()
         for t in users:
             t.join()
+        reloaded = wait_for(lambda: int(re.search(r"loaded (\d+)", all_of_them[0].ask("config"))[1]) > 2)
         over.set()
         reloader.join()
         check(f"{clients} clients, {each} requests each, under reloads: each its own answer", not wrong, wrong[:5])
-        loads = int(re.search(r"loaded (\d+)", all_of_them[0].ask("config"))[1])
-        check("it was loaded meanwhile", loads > 2, loads)
+        check("it was loaded meanwhile, or is so in the end", reloaded)
         os.kill(daemon.process.pid, signal.SIGTERM)  # all have had an answer, so all are accepted
         check("SIGTERM ends it with 0", daemon.process.wait(PATIENCE) == 0, daemon.process.returncode)
         check("and its connections", all(c.line() == "" for c in all_of_them))

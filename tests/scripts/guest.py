@@ -16,10 +16,9 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-from lib.checks import check, run_groups, skip  # noqa: E402 (beside this file)
+from lib.checks import PATIENCE, check, run_groups, skip  # noqa: E402 (beside this file)
 
 HOST = os.path.join(os.environ.get("GORT_BUILD_DIR", "build"), "tests", "embed_host")
-PATIENCE = 100.0  # seconds that anything may take before it counts as lost
 
 # What changes a process or a thread of it, for good or until it is changed back.
 SIGNALS = "rt_sigaction rt_sigprocmask sigaltstack"

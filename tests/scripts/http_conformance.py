@@ -19,11 +19,14 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
-from lib.checks import check, open_files, run_groups, skip  # noqa: E402 (beside this file)
+from lib.checks import PATIENCE, check, open_files, run_groups, skip  # noqa: E402 (beside this file)
 
 BUILD = os.environ.get("GORT_BUILD_DIR", "build")
 PROGRAM = os.path.join(BUILD, "examples", "http")
-PATIENCE = 15.0  # seconds that anything may take before it counts as lost: machines can be busy
+
+
+# What a busy machine must not make it do; a group that wants another time says so.
+NEVER = [f"--{name}-timeout=10m" for name in ("idle", "header", "body", "write")] + ["--grace=10m"]
 
 
 class Server:
@@ -32,7 +35,7 @@ class Server:
 
     def __init__(self, *options):
         self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([PROGRAM, "--port", "0", *options],
+        self.process = subprocess.Popen([PROGRAM, "--port", "0", *NEVER, *options],
                                         stdout=subprocess.PIPE,
                                         stderr=self.errors)
         Server.started.append(self.process)
@@ -201,6 +204,7 @@ def until(condition, seconds=PATIENCE):
 
 
 def group_basic():
+    begun = time.time()
     server = Server()
     with server.connect() as c:
         a = c.ask(GET)
@@ -214,7 +218,7 @@ def group_basic():
         parsed = email.utils.parsedate_to_datetime(first_date)
         check("the Date is in the one format that is allowed",
               email.utils.format_datetime(parsed, usegmt=True) == first_date, first_date)
-        check("the Date is now", abs(parsed.timestamp() - time.time()) < 3, first_date)
+        check("the Date is now", begun - 2 < parsed.timestamp() <= time.time(), first_date)
         check("the connection stays open", c.usable() and c.usable())
         a = c.ask(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", to_head=True)
         check("HEAD / counts 13 bytes", (a.status, a["Content-Length"]) == (200, "13"))
@@ -248,7 +252,7 @@ def group_basic():
         a = c.ask(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n")
         check("HTTP/1.2 is treated as 1.1", a.status == 200 and c.usable())
         check("a second later the Date is another",
-              until(lambda: c.ask(GET)["Date"] != first_date, 5))
+              until(lambda: c.ask(GET)["Date"] != first_date))
     server.check_clean_end("basic")
 
 
@@ -425,7 +429,7 @@ def refusal_fault(c, a, status):
 
 
 def group_refused():
-    server = Server()
+    server = Server("--linger", "10m")
     for name, status, request in REFUSED:
         with server.connect() as c:
             try:
@@ -561,9 +565,8 @@ def group_slow():
                     "2000")
 
     def drip(c, data):
-        """A byte each 30 ms, which must not stretch the time-out, until the server has enough:
-        the seconds, the answer, whether it was a clean end."""
-        start = time.monotonic()
+        """A byte each 30 ms, which must not stretch the time-out, until the server has enough (else
+        it would come to the end, and no 408): the seconds, the answer, whether it was a clean end."""
         c.socket.settimeout(0.03)
         for i in range(len(data)):
             try:
@@ -577,35 +580,39 @@ def group_slow():
         took = time.monotonic() - start
         return took, c.answer(), c.ended()
 
+    start = time.monotonic()
     with server.connect() as c:
-        start = time.monotonic()
         good = c.ended()
         took = time.monotonic() - start
         check("a connection that says nothing is closed after the idle time-out", good
               and took > 0.35, f"{took:.2f} s")
     with server.connect() as c:
-        c.usable()
         start = time.monotonic()
+        c.usable()
         good = c.ended()
         took = time.monotonic() - start
         check("so is one that has been used", good and took > 0.35, f"{took:.2f} s")
+    start = time.monotonic()
     with server.connect() as c:
         took, a, ended = drip(c, fields("Host: a", "X: " + "x" * 1000))
         check("a head that drips in gets 408 and is closed", (a.status, ended) == (408, True)
-              and 0.25 < took < 5, f"{took:.2f} s")
+              and took > 0.25, f"{took:.2f} s")
+    start = time.monotonic()
     with server.connect() as c:
         took, a, ended = drip(c, fields("Host: a", *[f"X: {i}" for i in range(150)]))
         check("so does one that drips whole lines", (a.status, ended) == (408, True)
-              and 0.25 < took < 5, f"{took:.2f} s")
+              and took > 0.25, f"{took:.2f} s")
+    start = time.monotonic()
     with server.connect() as c:
         c.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
         took, a, ended = drip(c, b"x" * 1000)
-        check("so does a body that drips in", (a.status, ended) == (408, True) and 0.25 < took < 5,
+        check("so does a body that drips in", (a.status, ended) == (408, True) and took > 0.25,
               f"{took:.2f} s")
+    start = time.monotonic()
     with server.connect() as c:
         c.send(post_chunks([])[:-5])
         took, a, ended = drip(c, b"1\r\nx\r\n" * 100)
-        check("so do chunks", (a.status, ended) == (408, True) and 0.25 < took < 5, f"{took:.2f} s")
+        check("so do chunks", (a.status, ended) == (408, True) and took > 0.25, f"{took:.2f} s")
     with server.connect(receive_buffer=4096) as c:
         c.socket.settimeout(0.2)
         asked, start, gone = post(b"y" * 2000) * 100, time.monotonic(), False
@@ -661,22 +668,28 @@ def group_many():
     server.check_clean_end("many")
 
 
+# For what lasts this long; when the look at it took longer it is repeated with the next.
+WINDOWS = (700, 3000, 12000, 48000)
+
+
 def group_jobs():
     server = Server()
     with server.connect() as c:
-        start = time.monotonic()
-        a = c.ask(post(b"", "/jobs?ms=1500"))
-        took = time.monotonic() - start
-        check("POST /jobs answers 202 before the work is done",
-              (a.status, a.body) == (202, b"accepted\n") and took < 1.4,
-              f"{a.status}, {took:.2f} s")
-        numbers = stats(server)
-        check("the job runs", (numbers["jobs_started"], numbers["jobs_done"]) == (1, 0), numbers)
+        for n, ms in enumerate(WINDOWS, 1):
+            start = time.monotonic()
+            a = c.ask(post(b"", f"/jobs?ms={ms}"))
+            numbers = stats(server)
+            if time.monotonic() - start < ms / 1000:
+                break
+        check("POST /jobs answers 202", (a.status, a.body) == (202, b"accepted\n"), a.status)
+        check("the job runs, and was not waited for",
+              numbers["jobs_started"] == n and numbers["jobs_done"] < n, numbers)
         for _ in range(50):
             c.send(post(b"", "/jobs?ms=20"))
         good = all(c.answer().status == 202 for _ in range(50))
-        check("50 jobs at once", good and stats(server)["jobs_started"] == 51)
-        check("all jobs get done", until(lambda: stats(server)["jobs_done"] == 51), stats(server))
+        n += 50
+        check("50 jobs at once", good and stats(server)["jobs_started"] == n)
+        check("all jobs get done", until(lambda: stats(server)["jobs_done"] == n), stats(server))
     server.check_clean_end("jobs")
 
 
@@ -691,20 +704,50 @@ def refuses_connections(server):
         return True
 
 
-def group_stop():
-    server = Server()
+def settle(server, *clients):
+    """Until the server has accepted these, has read what they have sent, and all its threads wait."""
+    ports = {c.socket.getsockname()[1] for c in clients}
+
+    def settled():
+        with open("/proc/net/tcp") as f:
+            rows = [row.split() for row in f.readlines()[1:]]
+        here = [r for r in rows if int(r[1][-4:], 16) in ports or int(r[2][-4:], 16) in ports]
+        ours = [r for r in here if int(r[1][-4:], 16) == server.port]
+        sent = all(r[4].startswith("00000000:") for r in here)
+        taken = len(ours) == len(ports) and all(r[4].endswith(":00000000") and r[9] != "0" for r in ours)
+        if not sent or not taken:
+            return False
+        tasks = f"/proc/{server.process.pid}/task"
+        for thread in os.listdir(tasks):
+            with open(f"{tasks}/{thread}/stat") as f:
+                if f.read().rpartition(")")[2].split()[0] != "S":
+                    return False
+        return True
+
+    if not until(settled):
+        raise TimeoutError("the server does not settle")
+
+
+def stop_among_requests(ms, is_last):
+    """SIGTERM while a request is running that takes ms. False: too late for that, and not the last try."""
+    server = Server("--linger", "100ms")  # the clients stay to the end
     idle, used, busy, begun, sending = (server.connect() for _ in range(5))
-    check("a used connection", used.usable())
-    busy.send(b"GET /wait?ms=700 HTTP/1.1\r\nHost: a\r\n\r\n")
+    used_well = used.usable()
+    start = time.monotonic()
+    busy.send(b"GET /wait?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n" % ms)
     begun.send(b"GET / HTTP/1.1\r\nHos")
     sending.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
     with server.connect() as c:
         c.ask(post(b"", "/jobs?ms=600"))
-    time.sleep(0.3)  # so that all of this has reached it
+    settle(server, idle, used, busy, begun, sending)
     server.signal(signal.SIGTERM)
+    refused = until(lambda: refuses_connections(server))
+    if time.monotonic() - start >= ms / 1000 and not is_last:
+        return False
+    check("a used connection", used_well)
     check("SIGTERM closes a connection that never asked", idle.ended())
     check("and one that waits for its next request", used.ended())
-    check("new connections are refused", until(lambda: refuses_connections(server), 5))
+    check("new connections are refused", refused)
     check("while a request is running the server is", server.process.poll() is None)
     a = begun.ask(b"t: a\r\n\r\n")
     check("a request whose head had begun is finished",
@@ -718,6 +761,13 @@ def group_stop():
     check("and its connection ends", busy.ended())
     check("then the server exits with 0",
           server.wait() == 0 and server.stderr() == "", server.stderr())
+    return True
+
+
+def group_stop():
+    for ms in WINDOWS:
+        if stop_among_requests(ms, ms == WINDOWS[-1]):
+            break
 
     server = Server()
     server.signal(signal.SIGINT)
@@ -725,8 +775,8 @@ def group_stop():
 
     server = Server("--grace", "200ms")
     with server.connect() as c:
-        c.send(b"GET /wait?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.1)
+        c.send(b"GET /wait?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        settle(server, c)
         server.signal(signal.SIGTERM)
         status = server.wait()
         check("a request longer than the grace is cut off: exit status 1", status == 1, status)
@@ -734,10 +784,10 @@ def group_stop():
 
     server = Server()
     with server.connect() as c:
-        c.send(b"GET /wait?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.1)
+        c.send(b"GET /wait?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        settle(server, c)
         server.signal(signal.SIGTERM)
-        until(lambda: refuses_connections(server), 5)
+        until(lambda: refuses_connections(server))
         server.signal(signal.SIGTERM)
         status = server.wait()
         check("a second signal ends it at once", status == -signal.SIGTERM, status)
@@ -750,7 +800,7 @@ def group_command_line():
 
     status, out, err = run("--help")
     names = ("host", "port", "procs", "max-header", "max-body", "idle-timeout", "header-timeout",
-             "body-timeout", "write-timeout", "grace", "help")
+             "body-timeout", "write-timeout", "linger", "grace", "help")
     check("--help tells of every option and exits with 0", (status, err) == (0, "")
           and all(f"--{name} " in out for name in names), out)
     for options in ("--none", "--port x", "--port 65536", "--procs -1", "--grace 10", "extra",
@@ -803,7 +853,7 @@ def tool_ab(url):
 
 
 def tool_wrk(url):
-    status, out, err = tool("wrk", "-t1", "-c32", "-d1s", url + "/")
+    status, out, err = tool("wrk", "-t1", "-c32", "-d1s", "--timeout", "100s", url + "/")
     good = (status == 0 and "Socket errors" not in out and "Non-2xx" not in out
             and re.search(r"\b[1-9]\d* requests in", out))
     check("wrk, 32 connections, 1 s: no error", bool(good), out + err)
@@ -817,7 +867,7 @@ def tool_h2load(url):
 
 
 def group_tools():
-    server = Server()
+    server = Server("--linger", "10m")
     tools = {"curl": tool_curl, "ab": tool_ab, "wrk": tool_wrk, "h2load": tool_h2load}
     for name, use in tools.items():
         if shutil.which(name):

@@ -15,9 +15,10 @@ import struct
 import threading
 import time
 
+from .checks import PATIENCE
+
 HARMLESS = ("plain", "bytes", "delay", "stall")
 HARMFUL = ("cut", "reset", "half")
-PATIENCE = 60.0
 
 
 class Link:
