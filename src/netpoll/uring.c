@@ -193,24 +193,23 @@ static int post_look(int fd) {
     }
 }
 
-/* Ask the M of ring u, which is not ours, or ours when its queue is full. */
-static bool post(struct uring *u, uint64_t item, bool urgent) {
-    bool ok = rt_inbox_post(&u->inbox, item);
-    if (ok && urgent)
+/* Ask the M of ring u, which is not ours, or ours when its queue is full; a sleeper is woken: the
+ * next close cannot know of a poll that is to be taken back, and its FIN would wait for that. */
+static void post(struct uring *u, uint64_t item) {
+    if (rt_inbox_post(&u->inbox, item))
         rt_fd_kick(&rt.ms[u->index]);
-    return ok;
 }
 
 /* Take back the poll of s in that direction. Without memory for the request the poll just stays
  * until it fires: it is stale, and delays a FIN at worst. */
-static bool take_back(struct rt_fd *s, int fd, int dir, bool urgent) {
+static bool take_back(struct rt_fd *s, int fd, int dir) {
     struct rt_fd_poll *p = &s->poll[dir];
     struct uring *u = &rings[p->owner - 1], *mine = own();
     uint64_t data = poll_data(fd, dir, p->seq);
     rt_store_relaxed(&p->owner, 0);
     if (u == mine && prepare_remove(u, data))
         return true;
-    post(u, data, urgent);
+    post(u, data);
     return false;
 }
 
@@ -229,7 +228,7 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     if (err) /* the one that there is stays: others may wait for it */
         return err;
     if (p->owner)
-        take_back(s, fd, dir, false);
+        take_back(s, fd, dir);
     p->seq++;
     rt_store_relaxed(&p->owner, (uint16_t)(u->index + 1));
     p->mask = (uint16_t)mask;
@@ -260,7 +259,7 @@ static void uring_disarm(struct rt_fd *s, int fd) {
     bool due = false;
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (s->poll[dir].owner)
-            due |= take_back(s, fd, dir, true);
+            due |= take_back(s, fd, dir);
     if (due) /* the deferred work, too: the file is let go there */
         submit(own());
 }
@@ -540,8 +539,7 @@ static void adopt_letter(struct adoption *a, struct rt_m *from, uint64_t item) {
         arm_or_wake(a->to, s, fd, RT_OUT, a->ready);
         rt_unlock(&s->lock);
     } else if (!rt_gate_is_shut(from)) {
-        struct uring *u = from->poller; /* it has another P by now, and this may be of its time */
-        rt_inbox_post(&u->inbox, item); /* no memory: as in take_back */
+        post(from->poller, item); /* it has another P by now, and this may be of its time */
     } /* else to take a poll back that is dropped anyway when `from` becomes a spare */
 }
 
@@ -590,7 +588,7 @@ static void uring_hand_on(struct rt_m *m, struct rt_glist *ready) {
             struct rt_fd *s = rt_fd_at(data_fd(items[i]));
             if (data_tag(items[i]) != TAG_LOOK) { /* as in adopt_letter */
                 if (!rt_gate_is_shut(m))
-                    rt_inbox_post(&u->inbox, items[i]);
+                    post(u, items[i]);
                 continue;
             }
             rt_lock(&s->lock);

@@ -246,6 +246,27 @@ Test(close, fin_is_sent_at_once) {
     RUN(fin_is_prompt);
 }
 
+/* A poll that was left on the ring of a worker who sleeps holds the file, too, when the next wait
+ * was on another ring and the close knows only of that. */
+static void fin_after_waits_on_two_rings(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 20; i++) {
+        int fd[2];
+        net_pair(fd);
+        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        const struct rt_m *first = rt_m();
+        for (int n = 0; n < 20 && rt_m() == first; n++)
+            T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        T_EQ(go_close(fd[0]), 0);
+        sees_end(fd[1]);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(close, fin_is_sent_when_two_rings_were_asked) {
+    RUN(fin_after_waits_on_two_rings);
+}
+
 /* The same where the closer and everybody else go on without parking: nobody will tidy up later. */
 static void close_and_compute(void *arg) {
     int *fd = arg;
