@@ -230,16 +230,18 @@ static int provide(uint32_t n) {
     return 0;
 }
 
+/* 0: enough are there, or begin. */
 static int start_spares(uint32_t need) {
     uint32_t more = change.target + RT_MORE_THREADS;
     if (!rt.threads_asked && more > rt.max_threads) {
         rt_fetch_add_relaxed(&rt.threads_left, more - rt.max_threads);
         rt.max_threads = more;
     }
+    bool ending = rt_spares_ending(); /* before we try: what is given back later counts as well */
     int err = rt_spares_failed(change.number);
     for (uint32_t there = rt_spares_there(); err == 0 && there < need; there++)
         err = rt_spare_start();
-    return err;
+    return err == -EAGAIN && ending ? UNDER_WAY : err;
 }
 
 static void admit(struct rt_m *spares) {

@@ -183,6 +183,13 @@ uint32_t rt_spares_there(void) {
     return rt.nms - rt_load_relaxed(&rt_idle.held) - rt_retake_away() - gone;
 }
 
+bool rt_spares_ending(void) {
+    uint32_t given_back = 0;
+    for (uint32_t i = 0; i < rt.nms; i++)
+        given_back += rt_load_acquire(&rt.ms[i].gone); /* pairs with worker_is_gone */
+    return rt_load_seq_cst(&spares.gone) != given_back; /* in this order: never less */
+}
+
 int rt_spare_start(void) {
     int err = rt_worker_start_spare(spares.change);
     if (err == RT_WORKER_AGAIN)

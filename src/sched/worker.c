@@ -6,6 +6,7 @@
  * used again for the next. */
 #include "sched/worker.h"
 
+#include "base/chaos.h"
 #include "base/lock.h"
 #include "base/sys.h"
 #include "sched/gate.h"
@@ -70,8 +71,9 @@ static void worker_end(struct rt_m *m, bool up) {
 
 /* Not at the stop: the place is free. */
 static void worker_is_gone(struct rt_m *m) {
+    rt_chaos_delay(); /* counted as gone (retake.c), but there */
     rt_thread_give();
-    rt_store_release(&m->gone, 1); /* pairs with the acquire in free_place */
+    rt_store_release(&m->gone, 1); /* pairs with the acquires of it */
 }
 
 static void *worker_main(void *arg) {

@@ -78,18 +78,35 @@ Test(procs, nonsense_is_refused) {
     T_EQ(go_set_procs(1), -ENXIO);
 }
 
-Test(procs, max_threads_bounds_it) {
-    rt_store_relaxed(&rt_spare_keep_ns, 60 * GO_MINUTE); /* none is just leaving */
+static void start_with_threads(unsigned procs, unsigned max_threads) {
     struct go_options o = GO_OPTIONS_INIT;
-    o.procs = 2;
-    o.max_threads = 6;
+    o.procs = procs;
+    o.max_threads = max_threads;
     T_EQ(go_start(&o), 0);
+}
+
+Test(procs, max_threads_bounds_it) {
+    rt_store_relaxed(&rt_spare_keep_ns, T_NEVER); /* none is just leaving */
+    start_with_threads(2, 6);
     T_EQ(go_set_procs(6), -EINVAL);
     T_SET(5);
     T_EQ(t_stats().threads, 6);
     T_SET(1);
     T_SET(5);
     T_EQ(t_stats().threads, 6);
+    t_stop();
+}
+
+/* They are counted as gone before they have given back what they have. */
+Test(procs, spares_that_are_just_ending_are_waited_for) {
+    rt_store_relaxed(&rt_spare_keep_ns, 1);
+    start_with_threads(2, 6);
+    for (unsigned i = 0; i < T_SCALE(100); i++) {
+        T_SET(5);
+        T_SET(1);
+        while (rt_retake_threads() != 2) /* the last stays */
+            rt_cpu_relax();
+    }
     t_stop();
 }
 
@@ -363,10 +380,7 @@ static void read_then_hog(void *arg) {
 
 /* The ring stays with the hog's thread. There is no spare, so no P is taken before. */
 Test(procs, readers_on_the_ring_of_a_hog_are_woken) {
-    struct go_options o = GO_OPTIONS_INIT;
-    o.procs = 4;
-    o.max_threads = 5;
-    T_EQ(go_start(&o), 0);
+    start_with_threads(4, 5);
     open_pairs();
     for (int i = 0; i < 3; i++)
         T_SPAWN(read_then_hog, t_ptr(i));
@@ -627,12 +641,10 @@ static void *change_at_random(void *arg) {
     return NULL;
 }
 
-static void under_load(unsigned flags) {
+static void under_load(void (*start)(unsigned procs)) {
     static uint32_t green_done;
     pthread_t busy, changers[2];
-    struct go_options o = GO_OPTIONS_INIT;
-    o.flags = flags;
-    T_EQ(go_start(&o), 0);
+    start(0);
     open_pairs();
     pipe_chan = go_chan_new(sizeof(int), 3);
     uint32_t rounds = T_SCALE(300);
@@ -658,11 +670,11 @@ static void under_load(unsigned flags) {
 }
 
 Test(procs, under_load_nothing_is_lost) {
-    under_load(0);
+    under_load(t_start);
 }
 
 Test(procs, under_load_a_strict_runtime_loses_nothing) {
-    under_load(GO_STRICT);
+    under_load(t_start_strict);
 }
 
 /* ---- afterwards ------------------------------------------------------------------------------ */
