@@ -69,9 +69,12 @@ static int arm_edges(struct rt_fd *s, int fd) {
     return err;
 }
 
+/* For those that wait, if any. */
 static int arm_once(struct rt_fd *s, int fd) {
     unsigned n;
-    uint32_t events = rt_fd_wanted(s, ~0u, &n) | EPOLLONESHOT;
+    uint32_t events = rt_fd_wanted(s, RT_BOTH, &n) | EPOLLONESHOT;
+    if (n == 0)
+        return 0;
     int err = -ENOENT;
     if (s->flags & RT_FD_ADDED)
         err = rt_sys_epoll_ctl(ep.set, EPOLL_CTL_MOD, fd, events, tag(s, fd));
@@ -135,8 +138,8 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
     rt_lock(&s->lock);
     if (s->gen == (uint32_t)(e->data.u64 >> 32)) {
         rt_fd_event(s, dirs, (e->events & (both | EPOLLRDHUP | EPOLLPRI)) != 0, ready);
-        if (!(s->flags & RT_FD_OURS) && s->waiters && arm_once(s, fd) != 0)
-            rt_fd_event(s, ~0u, false, ready); /* let them find out for themselves */
+        if (!(s->flags & RT_FD_OURS) && arm_once(s, fd) != 0)
+            rt_fd_event(s, RT_BOTH, false, ready); /* let them find out for themselves */
     }
     rt_unlock(&s->lock);
 }

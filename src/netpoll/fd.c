@@ -39,6 +39,7 @@
 #include "netpoll/fd.h"
 
 #include "base/chaos.h"
+#include "base/check.h"
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
@@ -133,13 +134,18 @@ void rt_fd_end_slow(void) {
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
+/* As rt_fd_dirs; a direction of its own that no event has. */
+static unsigned dirs_of(const struct rt_fd_waiter *w) {
+    return w->naps ? 1u << (RT_OUT + 1) : rt_fd_dirs(w->mask);
+}
+
 unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n) {
     unsigned mask = 0;
     *n = 0;
     const struct rt_node *first = s->waiters, *next = first;
     for (; next; next = next->next != first ? next->next : NULL) {
         const struct rt_fd_waiter *w = rt_container_of(next, const struct rt_fd_waiter, node);
-        if (rt_fd_dirs(w->mask) & dirs) {
+        if (dirs_of(w) & dirs) {
             mask |= w->mask;
             ++*n;
         }
@@ -203,6 +209,18 @@ static int let_close(struct rt_fd_op *op, int64_t own_deadline) {
     return refused ? rt_cancel_result(op->g, err, own_deadline) : err;
 }
 
+/* w is in the queue and the lock of s held; it is released. Back again w is off the queue. */
+static int park(struct rt_fd *s, struct rt_fd_waiter *w, int64_t deadline, enum rt_why why) {
+    if (w->foreign)
+        rt_fetch_add(&foreign_parked, 1);
+    int r = rt_park(w->g, &s->lock, RT_WAITING, deadline, why);
+    if (w->foreign)
+        rt_fetch_sub(&foreign_parked, 1);
+    if (rt_unlikely(r != 0))
+        dequeue(s, w);
+    return r;
+}
+
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
     struct rt_fd *s = op->slot;
     struct rt_g *g = op->g;
@@ -232,16 +250,10 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         return err ? rt_cancel_result(g, err, own_deadline) : rt_fd_hold(op);
     }
     count_begun();
-    if (w.foreign)
-        rt_fetch_add(&foreign_parked, 1);
-    int64_t deadline = own_deadline < g->limit ? own_deadline : g->limit;
-    int r = rt_park(g, &s->lock, RT_WAITING, deadline, why);
-    if (w.foreign)
-        rt_fetch_sub(&foreign_parked, 1);
+    int r = park(s, &w, own_deadline < g->limit ? own_deadline : g->limit, why);
     count_ended();
     if (rt_likely(r == 0))
         return rt_fd_hold(op);
-    dequeue(s, &w);
     return r == -ECANCELED || r == -ETIMEDOUT ? rt_cancel_result(g, r, own_deadline) : r;
 }
 
@@ -292,13 +304,27 @@ void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w) {
     dequeue(op->slot, w);
 }
 
+/* Among the waiters of the slot, but for no event: a close and the stop end it. */
 int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
-    rt_fd_let_go(op);
-    int err = go_sleep(*ns);
+    struct rt_fd *s = op->slot;
+    struct rt_g *g = op->g;
+    int64_t until = rt_time_add(rt_sys_now(), *ns), deadline = until < g->limit ? until : g->limit;
     *ns = *ns * 2 < GO_SECOND ? *ns * 2 : GO_SECOND;
-    if (err == 0 && (op->g->flags & RT_G_THREAD) && rt_running() != 0)
-        err = -ECANCELED; /* the stop waits for us, and it cannot evict who sleeps */
-    return err ? err : rt_fd_hold(op);
+    rt_fd_let_go(op);
+    rt_chaos_delay(); /* nobody knows that we wait */
+    rt_lock(&s->lock);
+    if (rt_unlikely(s->gen != op->gen)) {
+        rt_unlock(&s->lock);
+        return -EBADF;
+    }
+    struct rt_fd_waiter w = {
+        .g = g, .seq = rt_park_seq(g), .foreign = g->flags & RT_G_THREAD, .naps = true};
+    rt_queue_push(&s->waiters, &w.node);
+    int r = park(s, &w, deadline, RT_WHY_SLEEP);
+    if (r != -ETIMEDOUT || deadline != until)
+        return rt_cancel_result(g, r, GO_FOREVER);
+    bool late = w.foreign && rt_running() != 0; /* the stop waits for us, and comes between naps */
+    return late ? -ECANCELED : rt_fd_hold(op);
 }
 
 /* The waiters of these directions, or of them the foreign threads. The others keep their order. */
@@ -307,7 +333,7 @@ static void claim(struct rt_fd *s, unsigned dirs, bool foreign, int result, stru
     s->waiters = NULL;
     for (struct rt_node *n; (n = rt_queue_pop(&all)) != NULL;) {
         struct rt_fd_waiter *w = rt_container_of(n, struct rt_fd_waiter, node);
-        if (!(rt_fd_dirs(w->mask) & dirs) || (foreign && !w->foreign))
+        if (!(dirs_of(w) & dirs) || (foreign && !w->foreign))
             rt_queue_push(&s->waiters, n);
         else if (rt_claim(w->g, w->seq, result)) /* else cancelled, and it sees that it is off */
             rt_glist_push(out, w->g);

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <poll.h>
 
-enum { RT_IN = 0, RT_OUT = 1 };
+enum { RT_IN = 0, RT_OUT = 1, RT_BOTH = 1 << RT_IN | 1 << RT_OUT /* as bits */ };
 enum { /* what of poll(2) belongs to which direction; POLLERR and POLLHUP belong to both */
     RT_OUT_EVENTS = POLLOUT | POLLWRNORM | POLLWRBAND,
     RT_IN_EVENTS = POLLIN | POLLPRI | POLLRDNORM | POLLRDBAND | POLLRDHUP,
@@ -60,8 +60,9 @@ struct rt_fd_waiter {
     struct rt_g *g;
     uint64_t seq;
     uint16_t mask;
-    bool foreign;   /* a foreign thread */
-    bool unstarted; /* in the record of a G that has no stack yet (io/when.c) */
+    bool foreign : 1;   /* a foreign thread */
+    bool unstarted : 1; /* in the record of a G that has no stack yet (io/when.c) */
+    bool naps : 1;      /* waits for no event: only the end of the descriptor wakes it */
     int fd;         /* of such a one */
 };
 
@@ -203,8 +204,8 @@ int rt_fd_wait_unstarted(struct rt_fd_op *op, struct rt_fd_waiter *w, enum rt_wh
 /* It runs now: undo what that has left. */
 void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w);
 
-/* Sleep for *ns, and double it up to a second: for what no event tells. 0; -EBADF: closed
- * meanwhile; -ECANCELED, -ETIMEDOUT. */
+/* Sleep for *ns, and double it up to a second: for what no event tells. 0; -EBADF: closed, at
+ * once; -ECANCELED, -ETIMEDOUT. */
 int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns);
 
 /* Take the slot of a descriptor that gort has just made: whatever it knew of an older one of the

@@ -2,6 +2,7 @@
 #include "t_unit.h"
 
 #include "base/fault.h"
+#include "base/lock.h"
 #include "netpoll/fd.h"
 #include "netpoll/inbox.h"
 
@@ -126,6 +127,75 @@ static void round_the_clock(void *arg) {
 }
 Test(fd, the_count_of_events_may_go_round) {
     T_RUN(round_the_clock, NULL);
+}
+
+/* ---- a wait that no event ends --------------------------------------------------------------- */
+
+static int napped;
+
+static void nap_for_ever(void *fd) {
+    struct rt_fd_op op;
+    int64_t ns = T_NEVER;
+    T_EQ(rt_fd_begin(&op, t_int(fd)), 0);
+    napped = rt_fd_back_off(&op, &ns);
+    rt_fd_end(&op);
+}
+
+static bool waited_for(struct rt_fd *s) {
+    rt_lock(&s->lock);
+    bool yes = s->waiters != NULL;
+    rt_unlock(&s->lock);
+    return yes;
+}
+
+static void naps(void *arg) {
+    (void)arg;
+    static go_waitgroup wg;
+    int fd = go_listen("udp", "127.0.0.1:0");
+    struct rt_glist none = {0};
+    unsigned n = 1;
+    T_EQ(go_waitgroup_spawn(&wg, nap_for_ever, t_ptr(fd)), 0);
+    T_AWAIT(rt_fd_at(fd) && waited_for(rt_fd_at(fd)));
+    struct rt_fd *s = rt_fd_at(fd);
+    rt_lock(&s->lock);
+    rt_fd_event(s, RT_BOTH, false, &none);
+    T_EQ(rt_fd_wanted(s, RT_BOTH, &n), 0); /* an engine is asked for nothing */
+    T_EQ(n, 0);
+    T_ASSERT(none.n == 0 && s->waiters);
+    rt_unlock(&s->lock);
+    T_EQ(go_close(fd), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(napped, -EBADF);
+}
+Test(fd, a_nap_ends_with_its_descriptor_and_with_no_event) {
+    T_RUN(naps, NULL);
+}
+
+static void short_naps(void *arg) {
+    (void)arg;
+    struct rt_fd_op op;
+    int64_t ns = 1;
+    int fd = go_listen("udp", "127.0.0.1:0");
+    T_EQ(rt_fd_begin(&op, fd), 0);
+    T_EQ(rt_fd_back_off(&op, &ns), 0);
+    T_EQ(ns, 2);
+    T_ASSERT(!op.slot->waiters && op.held);
+    go_scope scope;
+    ns = T_NEVER;
+    go_scope_enter(&scope, go_now() + 1);
+    T_EQ(rt_fd_back_off(&op, &ns), -ETIMEDOUT);
+    T_EQ(ns, GO_SECOND);
+    T_EQ(go_scope_leave(&scope), -ETIMEDOUT);
+    go_scope_enter(&scope, GO_FOREVER);
+    go_scope_cancel(&scope);
+    T_EQ(rt_fd_back_off(&op, &ns), -ECANCELED);
+    T_EQ(go_scope_leave(&scope), -ECANCELED);
+    T_ASSERT(!op.slot->waiters);
+    rt_fd_end(&op);
+    T_EQ(go_close(fd), 0);
+}
+Test(fd, a_nap_ends_with_its_time_and_with_its_scope) {
+    T_RUN(short_naps, NULL);
 }
 
 static void old_generation(void *arg) {
