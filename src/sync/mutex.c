@@ -1,15 +1,19 @@
 /* mutex.c - a lock for green threads and threads.
  *
- * rt_state: LOCKED, QUEUED (somebody is on the queue), and above these, while it is locked, the low
- * bits of the id of the green thread that holds it, for reports (0: a thread).
+ * rt_state: LOCKED, QUEUED (somebody is on the queue), WOKEN (one that was has been woken, and has
+ * not come yet), and above these, while it is locked, the low bits of the id of the green thread
+ * that holds it, for reports (0: a thread).
  *
  * Lock and unlock are one CAS each while QUEUED is clear. The queue is protected by rt_lock; so is
  * every change of QUEUED, and while LOCKED is set nobody but the holder clears it.
  *
  * Normally an unlock frees the mutex and wakes the first waiter, which competes with whoever runs
- * just now: that is fast, because the one who runs is hot. A waiter that has waited for 1 ms is
- * starving: the next unlock hands the mutex over to it, locked (the rule of Go's sync.Mutex). So
- * nobody waits much longer than 1 ms times the number of those before it.
+ * just now: that is fast, because the one who runs is hot. Until that one has come, and got it or
+ * gone back to the front of the queue, the other unlocks wake nobody: of several only one could get
+ * it. (Without that each unlock of 64 tasks on two Ps woke another, to be stolen, to find the mutex
+ * taken and to park again: 42 ns a pair instead of 20.) A waiter that has waited for 1 ms is
+ * starving: the next unlock hands the mutex over to it, locked. So nobody waits much longer than
+ * 1 ms times the number of those before it. Both rules are those of Go's sync.Mutex.
  *
  * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store
  * that releases it; rt_state and rt_lock are therefore released together, as one word of 64
@@ -23,7 +27,7 @@
 #include "sync/mutex.h"
 #include "sync/spin.h"
 
-enum { LOCKED = RT_MUTEX_LOCKED, QUEUED = RT_MUTEX_QUEUED };
+enum { LOCKED = RT_MUTEX_LOCKED, QUEUED = RT_MUTEX_QUEUED, WOKEN = RT_MUTEX_WOKEN };
 enum { OWNER_SHIFT = RT_MUTEX_OWNER_SHIFT, HANDED_OVER = 1 };
 static const int64_t STARVING_NS = 1000 * 1000;
 
@@ -56,10 +60,11 @@ static void release(go_mutex *m, uint32_t state) {
     rt_store_release((uint64_t *)(void *)m, (uint64_t)state); /* pairs with the CASes on both */
 }
 
-static inline bool try_lock(go_mutex *m) {
+/* mine: WOKEN, if this is who has been woken; else 0. */
+static inline bool try_lock(go_mutex *m, uint32_t mine) {
     uint32_t state = rt_load_relaxed(&m->rt_state);
     while (!(state & LOCKED))
-        if (rt_cas_acquire(&m->rt_state, &state, state | held_by_self()))
+        if (rt_cas_acquire(&m->rt_state, &state, (state & ~mine) | held_by_self()))
             return true; /* pairs with unlock's release */
     return false;
 }
@@ -68,35 +73,32 @@ static bool spin(go_mutex *m) {
     if (!rt_spin_pays())
         return false;
     for (int i = 0; i < RT_SPINS; i++) {
-        if (!(rt_load_relaxed(&m->rt_state) & LOCKED) && try_lock(m))
+        if (!(rt_load_relaxed(&m->rt_state) & LOCKED) && try_lock(m, 0))
             return true;
         rt_cpu_relax();
     }
     return false;
 }
 
-/* Under rt_lock: the mutex, or QUEUED set beside LOCKED. */
-static bool lock_or_mark(go_mutex *m) {
-    for (;;) {
-        uint32_t state = rt_load_relaxed(&m->rt_state);
-        if (!(state & LOCKED)) {
-            if (try_lock(m))
-                return true;
-        } else if ((state & QUEUED) || rt_cas(&m->rt_state, &state, state | QUEUED)) {
+/* Under rt_lock: the mutex; or QUEUED set beside LOCKED, and `mine` cleared. */
+static bool lock_or_mark(go_mutex *m, uint32_t mine) {
+    while (!try_lock(m, mine)) {
+        uint32_t state = rt_load_relaxed(&m->rt_state), marked = (state & ~mine) | QUEUED;
+        if ((state & LOCKED) && (state == marked || rt_cas(&m->rt_state, &state, marked)))
             return false;
-        }
     }
+    return true;
 }
 
 static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
-    if (spin(m))
+    if (try_lock(m, 0) || spin(m))
         return 0;
     struct rt_g *g = rt_self();
     struct waiter w = {.base.g = g};
     int64_t since = rt_sys_now();
     for (bool again = false;; again = true) {
         rt_lock(&m->rt_lock);
-        if (lock_or_mark(m)) {
+        if (lock_or_mark(m, again ? WOKEN : 0)) {
             rt_unlock(&m->rt_lock);
             return 0;
         }
@@ -129,11 +131,11 @@ void go_mutex_lock(go_mutex *m) {
 }
 
 int go_mutex_trylock(go_mutex *m) {
-    return try_lock(m) ? 0 : -EBUSY;
+    return try_lock(m, 0) ? 0 : -EBUSY;
 }
 
 int go_mutex_lock_until(go_mutex *m, int64_t deadline) {
-    if (try_lock(m))
+    if (try_lock(m, 0))
         return 0;
     if (deadline <= rt_sys_now())
         return -ETIMEDOUT;
@@ -151,7 +153,7 @@ static __attribute__((noinline)) void unlock_slow(go_mutex *m) {
         uint32_t queued = m->rt_waiters ? QUEUED : 0;
         if (!rt_claim(g, seq, hand_over ? HANDED_OVER : 0))
             continue; /* it has just given up */
-        release(m, hand_over ? held_by(g) | queued : queued);
+        release(m, queued | (hand_over ? held_by(g) : WOKEN));
         rt_ready(g);
         return;
     }
