@@ -17,9 +17,10 @@
  * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green
  * threads are run in the time that a second M needs to get up. So each P measures how long a G runs
  * there. While that is less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes
- * somebody when it looks around and its queues have not been empty for LAZY_NS. Thieves pass by
- * queues that their owner, who is awake, will have run within STEAL_MIN_NS. Should he get stuck in
- * one G, sysmon notices at the next tick.
+ * somebody when it looks around, its queues have not been empty for LAZY_NS, and a steal from them
+ * may pay. Thieves pass by queues that their owner, who is awake, will have run within
+ * RT_STEAL_MIN_NS, or within a millisecond when steals from there have not paid (runq.c). Should he
+ * get stuck in one G, sysmon notices at the next tick.
  *
  * Who finds work, but its owner inside the runtime or a thief at it, cannot have it now, and need
  * not: the owner is awake, the thief leaves half. Perhaps that thread has just lost its CPU, and
@@ -117,6 +118,7 @@ void rt_idle_measure(struct rt_p *p, int64_t now) {
     p->looked_at = now;
     if (rt_runq_len_any(p) == 0)
         p->was_empty = true;
+    rt_runq_ease_owner(p, now);
     rt_idle_backlog(p, now);
 }
 
@@ -127,7 +129,8 @@ void rt_idle_backlog(struct rt_p *p, int64_t now) {
     }
     if (now - p->empty_at > LAZY_NS) {
         p->empty_at = now;
-        rt_idle_wake();
+        if (rt_runq_worth_stealing_any(p) || rt_globq_size() != 0)
+            rt_idle_wake();
     }
 }
 

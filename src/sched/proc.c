@@ -289,6 +289,8 @@ static struct rt_g *find_runnable(struct rt_m *m) {
             break;
         if (!g)
             g = rt_globq_take(p, GLOBQ_BATCH);
+        if (!g && p->robbed)
+            rt_runq_judge_steal_owner(p);
         if (!g && rt_procs() > 1)
             g = poll_hungry(m);
         if (!g && rt_procs() > 1 && rt_idle_begin_search(m))

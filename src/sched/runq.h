@@ -24,6 +24,7 @@
 
 #include "sched/sched.h"
 
+/* A steal pays when there is so much work in the victim's queue, doubled by each doubt. */
 static const uint64_t RT_STEAL_MIN_NS = 15 * 1000;
 
 void rt_runq_spill_owner(struct rt_p *p);
@@ -166,6 +167,12 @@ void rt_runq_age_owner(struct rt_p *p, int64_t now);
  * the others are in the own queues. */
 struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim);
 
+/* The thief has nothing left to do: was the last steal worth what it cost? */
+void rt_runq_judge_steal_owner(struct rt_p *thief);
+
+/* The owner looks around: what was not worth it then may be by now. */
+void rt_runq_ease_owner(struct rt_p *p, int64_t now);
+
 /* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a
  * ring whose owner goes to sleep is empty, so to pass by loses nothing. */
 static inline bool rt_runq_worth_stealing_any(struct rt_p *p) {
@@ -173,7 +180,8 @@ static inline bool rt_runq_worth_stealing_any(struct rt_p *p) {
     bool stale = rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1;
     if (stale)
         return n != 0 || rt_load_relaxed(&p->runnext) != NULL;
-    return (uint64_t)n * rt_load_relaxed(&p->slice_ns) >= RT_STEAL_MIN_NS;
+    return (uint64_t)n * rt_load_relaxed(&p->slice_ns) >=
+           RT_STEAL_MIN_NS << rt_load_relaxed(&p->doubt);
 }
 
 #endif

@@ -220,6 +220,8 @@ struct rt_p {
     int64_t aged_at;        /* when the oldest of fresh last had their turn */
     int64_t empty_at;       /* when its queues were last seen empty */
     bool was_empty;         /* they were since the last look around */
+    uint32_t doubt;         /* that a steal from here pays; thieves write, see runq.c */
+    int64_t eased_at;       /* when there was last less of it for its age */
     uint64_t id_next, id_end;
     struct rt_timer *timers; /* 4-ary heap by when */
     uint32_t ntimers, cap_timers;
@@ -229,6 +231,10 @@ struct rt_p {
     uint32_t index;
     uint32_t timers_dead;   /* relaxed, any thread */
     uint32_t visits;        /* looks around while crowded */
+    struct rt_p *robbed;    /* from whom it stole last; NULL: and has judged it */
+    int64_t robbed_at;
+    uint32_t contended;     /* locks that Gs here had to park for; a hint, any thread */
+    uint32_t contended_then; /* when it stole last */
     /* Counters, written by the owner, read by anybody. */
     uint64_t spawned, ended, parks, steals, polls;
     struct rt_g *ring[RT_RING];

@@ -96,6 +96,7 @@ static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
     struct rt_g *g = rt_self();
     struct waiter w = {.base.g = g};
     int64_t since = rt_sys_now();
+    rt_contended();
     for (bool again = false;; again = true) {
         rt_lock(&m->rt_lock);
         if (lock_or_mark(m, again ? WOKEN : 0)) {

@@ -100,6 +100,7 @@ static __attribute__((noinline)) void lock_slow(go_rwmutex *rw, bool write) {
     struct rt_lot *lot = rt_lot_of(rw);
     struct waiter w = {.base.g = g};
     int64_t since = write ? rt_sys_now() : 0;
+    rt_contended();
     for (bool again = false;; again = true) {
         rt_lock(&lot->lock);
         if (take_or_mark(rw, write)) {

@@ -19,4 +19,11 @@ static inline bool rt_spin_pays(void) {
     return !rt_load_relaxed(&p->runnext) && rt_runq_len_any(p) == 0;
 }
 
+/* The caller is about to park for a lock: so much for running it beside others. A hint. */
+static inline void rt_contended(void) {
+    struct rt_m *m = rt_m();
+    if (m)
+        rt_bump(&rt_load_relaxed(&m->p)->contended);
+}
+
 #endif
