@@ -234,6 +234,15 @@ void *rt_sys_alloc(size_t bytes) {
     return p;
 }
 
+void *rt_sys_alloc_raw(size_t bytes) {
+    if (rt_fault(RT_FAULT_ALLOC))
+        return NULL;
+    int saved = errno;
+    void *p = malloc(bytes);
+    restore_errno(saved);
+    return p;
+}
+
 void *rt_sys_alloc_aligned(size_t bytes, size_t align) {
     void *p = NULL;
     if (rt_fault(RT_FAULT_ALLOC))

@@ -41,6 +41,7 @@ size_t rt_sys_page_size(void);
 size_t rt_sys_max_maps(void);
 
 void *rt_sys_alloc(size_t bytes);  /* zeroed; NULL when out of memory */
+void *rt_sys_alloc_raw(size_t bytes); /* the same, not zeroed */
 void *rt_sys_alloc_aligned(size_t bytes, size_t align); /* zeroed; free with rt_sys_free */
 void rt_sys_free(void *p);
 /* Zeroed, for arrays of which little is ever touched: only that needs memory. NULL when out of

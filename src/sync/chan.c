@@ -133,16 +133,18 @@ int rt_chan_recv_odd(go_chan *c, void *elem) {
     return leave(c, r, wake);
 }
 
+/* By malloc, which has blocks of such sizes at hand in each thread: with posix_memalign, which has
+ * not, skynet used a sixth more CPU. */
 go_chan *go_chan_new(size_t elem_size, size_t capacity) {
     size_t bytes;
-    if (!rt_size_mul(elem_size, capacity, &bytes) || !rt_size_add(bytes, sizeof(go_chan), &bytes) ||
-        bytes > PTRDIFF_MAX)
+    if (!rt_size_mul(elem_size, capacity, &bytes) ||
+        !rt_size_add(bytes, sizeof(go_chan) + RT_CACHE_LINE, &bytes) || bytes > PTRDIFF_MAX)
         return NULL;
-    go_chan *c = rt_sys_alloc_aligned(bytes, RT_CACHE_LINE);
-    if (!c)
+    char *block = rt_sys_alloc_raw(bytes);
+    if (!block)
         return NULL;
-    c->elem_size = elem_size;
-    c->capacity = capacity;
+    go_chan *c = (void *)(block + -(uintptr_t)block % RT_CACHE_LINE);
+    *c = (go_chan){.elem_size = elem_size, .capacity = capacity, .block = block};
     return c;
 }
 
@@ -156,7 +158,7 @@ void go_chan_free(go_chan *c) {
         rt_fatal("go_chan_free: somebody waits on the channel");
     if (c->flags & RT_CHAN_FD)
         rt_chan_fd_close(c);
-    rt_sys_free(c);
+    rt_sys_free(c->block);
 }
 
 /* All are claimed under the lock, and made ready after it: the first may free the channel. */

@@ -41,6 +41,7 @@ struct go_chan {
     int fd; /* of go_chan_fd, once RT_CHAN_FD is set */
     bool fd_readable;
     void *owner; /* a ticker, which alone may free it; constant */
+    void *block; /* what was allocated */
     char buffer[] __attribute__((aligned(16)));
 };
 

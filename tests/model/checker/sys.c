@@ -108,6 +108,10 @@ void *rt_sys_alloc(size_t bytes) {
     return rt_sys_alloc_aligned(bytes, 64);
 }
 
+void *rt_sys_alloc_raw(size_t bytes) {
+    return rt_sys_alloc_aligned(bytes, 64);
+}
+
 void *rt_sys_alloc_sparse(size_t bytes) {
     return rt_sys_alloc_aligned(bytes, 64);
 }
