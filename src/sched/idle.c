@@ -20,7 +20,8 @@
  * somebody when it looks around, its queues have not been empty for LAZY_NS, and a steal from them
  * may pay. Thieves pass by queues that their owner, who is awake, will have run within
  * RT_STEAL_MIN_NS, or within a millisecond when steals from there have not paid (runq.c). Should he
- * get stuck in one G, sysmon notices at the next tick.
+ * get stuck in one G, or in several that hand each other their slice, sysmon notices at the next
+ * tick.
  *
  * Who finds work, but its owner inside the runtime or a thief at it, cannot have it now, and need
  * not: the owner is awake, the thief leaves half. Perhaps that thread has just lost its CPU, and
@@ -283,7 +284,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
         rt_lock(&rt_idle.lock);
         if (work == WORK)
             woken = clear_bit(index); /* else a waker is on its way: take its wake-up below */
-        else if (timeout < 0 ? now + AGAIN_NS < rt_idle.keeper_when : timeout == 0)
+        else if (timeout == 0 || now + AGAIN_NS < rt_idle.keeper_when)
             timeout = look_again(m, now);
         rt_unlock(&rt_idle.lock);
     }

@@ -1,19 +1,24 @@
 /* runq.c - overflow, ageing and stealing.
  *
+ * Of those that have started the overflow moves the newest half, as tokio does since 1.52: Go moves
+ * the oldest, and a G that came from the global queue may then bounce back before it ran. Fresh
+ * ones are taken newest first, so there it is the oldest that would wait longest.
+ *
  * IS A STEAL WORTH IT? It costs the thief a fence and the victim an interruption by that, and what
  * was in one cache is then in two: some microseconds. How much work there is in a queue can only be
  * guessed from the past (slice_ns), and Gs that want the same lock, or hand each other values, are
  * not faster on two Ps but slower. So a thief that has nothing left to do looks back: was it busy
  * for longer than the steal has cost, each lock that somebody had to park for counted as
  * LOCK_COST_NS? If not, whom it has robbed gets a doubt, which doubles what has to lie there before
- * it is worth another steal (or a wake: idle.c), up to a millisecond; if so, one less. Each doubt
- * lasts EASE_NS, so there is another try soon. (64 tasks at one mutex, two Ps, ns for a lock and
- * unlock: 16 without this, 11 with it; at a rwmutex 20 and 12; chan_mpmc 52 and 20. On one P they
- * take 7, 8 and 12.)
+ * it is worth another steal, or a wake when its owner looks around, up to a millisecond; if so, one
+ * less. Each doubt lasts EASE_NS, so there is another try soon. (64 tasks at one mutex, two Ps, ns
+ * for a lock and unlock: 19 without this, 9 with it; at a rwmutex 36 and 12; chan_mpmc 46 and 13.
+ * On one P they take 7, 8 and 12.)
  *
- * Of those that have started the overflow moves the newest half, as tokio does since 1.52: Go moves
- * the oldest, and a G that came from the global queue may then bounce back before it ran. Fresh
- * ones are taken newest first, so there it is the oldest that would wait longest. */
+ * A queue of which sysmon says that the slice before it lasts (rt_runq_slow_any) is worth a steal
+ * whatever the measure says, while there is no doubt, but that steal has to pay for longer: of
+ * pairs that talk each P gets its own, while producers whose one consumer takes from another just
+ * now had better wait. */
 #include "sched/runq.h"
 
 #include "base/sys.h"
@@ -23,7 +28,8 @@
 #include "sched/idle.h"
 
 static const int64_t AGE_NS = 1000 * 1000, EASE_NS = 1000 * 1000;
-static const int64_t STEAL_COST_NS = 10 * 1000, LOCK_COST_NS = 10 * 1000;
+static const int64_t STEAL_COST_NS = 10 * 1000, SLOW_STEAL_COST_NS = 200 * 1000;
+static const int64_t LOCK_COST_NS = 10 * 1000;
 static const uint32_t DOUBT_MOST = 6; /* a millisecond */
 enum { AGE_PART = 16 };
 
@@ -90,18 +96,20 @@ struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim) {
     struct rt_m *m = rt_gate_try_p(victim);
     if (!m)
         return NULL;
+    bool stale = rt_runq_stale_any(victim); /* then nobody doubts that it was time */
+    bool slow = rt_runq_slow_any(victim);
     uint64_t n;
     struct rt_g *first = take_half(thief, victim, &n);
-    if (n == 0 && rt_load_relaxed(&victim->stale) == victim->ticks + 1 && victim->runnext) {
+    if (n == 0 && stale && victim->runnext) {
         first = victim->runnext;
         rt_store_relaxed(&victim->runnext, NULL);
         n = 1;
     }
     rt_gate_open(m);
     rt_store_relaxed(&thief->steals, thief->steals + n);
-    if (n != 0) {
+    if (n != 0 && !stale) {
         thief->robbed = victim;
-        thief->robbed_at = rt_sys_now();
+        thief->pays_at = rt_sys_now() + (slow ? SLOW_STEAL_COST_NS : STEAL_COST_NS);
         thief->contended_then = rt_load_relaxed(&thief->contended);
     }
     return first;
@@ -109,11 +117,10 @@ struct rt_g *rt_runq_steal(struct rt_p *thief, struct rt_p *victim) {
 
 void rt_runq_judge_steal_owner(struct rt_p *thief) {
     struct rt_p *victim = thief->robbed;
-    int64_t gain = thief->looked_at - thief->robbed_at;
     uint32_t locks = rt_load_relaxed(&thief->contended) - thief->contended_then;
     uint32_t doubt = rt_load_relaxed(&victim->doubt);
     thief->robbed = NULL;
-    if (gain < STEAL_COST_NS + locks * LOCK_COST_NS)
+    if (thief->looked_at < thief->pays_at + locks * LOCK_COST_NS)
         rt_store_relaxed(&victim->doubt, doubt < DOUBT_MOST ? doubt + 1 : doubt);
     else if (doubt != 0)
         rt_store_relaxed(&victim->doubt, doubt - 1);

@@ -173,15 +173,26 @@ void rt_runq_judge_steal_owner(struct rt_p *thief);
 /* The owner looks around: what was not worth it then may be by now. */
 void rt_runq_ease_owner(struct rt_p *p, int64_t now);
 
+/* Has sysmon seen that nothing moves here at all? Then runnext may be taken, too. */
+static inline bool rt_runq_stale_any(const struct rt_p *p) {
+    return rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1;
+}
+
+/* Or that a slice lasts, because Gs in runnext hand it to each other? Then the measure says nothing
+ * about the queue behind them. */
+static inline bool rt_runq_slow_any(const struct rt_p *p) {
+    return rt_load_relaxed(&p->slow) == rt_load_relaxed(&p->ticks) + 1;
+}
+
 /* Worth a visit? Not when the owner will have run it all by the time. It is awake if it has any; a
  * ring whose owner goes to sleep is empty, so to pass by loses nothing. */
-static inline bool rt_runq_worth_stealing_any(struct rt_p *p) {
-    uint32_t n = rt_runq_len_any(p);
-    bool stale = rt_load_relaxed(&p->stale) == rt_load_relaxed(&p->ticks) + 1;
-    if (stale)
+static inline bool rt_runq_worth_stealing_any(const struct rt_p *p) {
+    uint32_t n = rt_runq_len_any(p), doubt = rt_load_relaxed(&p->doubt);
+    if (rt_runq_stale_any(p))
         return n != 0 || rt_load_relaxed(&p->runnext) != NULL;
-    return (uint64_t)n * rt_load_relaxed(&p->slice_ns) >=
-           RT_STEAL_MIN_NS << rt_load_relaxed(&p->doubt);
+    if (doubt == 0 && rt_runq_slow_any(p))
+        return n != 0;
+    return (uint64_t)n * rt_load_relaxed(&p->slice_ns) >= RT_STEAL_MIN_NS << doubt;
 }
 
 #endif

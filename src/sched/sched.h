@@ -231,8 +231,9 @@ struct rt_p {
     uint32_t index;
     uint32_t timers_dead;   /* relaxed, any thread */
     uint32_t visits;        /* looks around while crowded */
+    uint32_t slow;          /* sysmon: ticks + 1 of a slice that was old, with a queue behind it */
     struct rt_p *robbed;    /* from whom it stole last; NULL: and has judged it */
-    int64_t robbed_at;
+    int64_t pays_at;        /* that steal will have paid if it has not run dry before */
     uint32_t contended;     /* locks that Gs here had to park for; a hint, any thread */
     uint32_t contended_then; /* when it stole last */
     /* Counters, written by the owner, read by anybody. */

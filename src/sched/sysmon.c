@@ -46,6 +46,7 @@
 #define RT_SYSMON_IDLE_TICKS 20 /* tests/model has fewer */
 #endif
 enum { IDLE_TICKS = RT_SYSMON_IDLE_TICKS, DEADLOCK_TICKS = 3 };
+static const int64_t SLOW_NS = 2500 * 1000; /* two ticks, late as they are */
 static const int64_t MIN_SLEEP_NS = 50 * 1000;
 static const int64_t THREADS_NS = 50 * 1000 * 1000;
 
@@ -84,9 +85,13 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
     if (ticks != seen->ticks) {
         seen->ticks = ticks;
         seen->since = now;
-    } else if (now - seen->since >= RT_SLICE_NS) {
-        rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
-        rt_fetch_or(&p->attention, RT_P_PREEMPT);
+    } else {
+        if (help && now - seen->since >= SLOW_NS)
+            rt_store_relaxed(&p->slow, ticks + 1);
+        if (now - seen->since >= RT_SLICE_NS) {
+            rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
+            rt_fetch_or(&p->attention, RT_P_PREEMPT);
+        }
     }
     uint64_t progress = rt_progress_any(p);
     if (progress == seen->progress && (help || rt_load_relaxed(&p->runnext))) {

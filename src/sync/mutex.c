@@ -13,7 +13,8 @@
  * it. (Without that each unlock of 64 tasks on two Ps woke another, to be stolen, to find the mutex
  * taken and to park again: 42 ns a pair instead of 20.) A waiter that has waited for 1 ms is
  * starving: the next unlock hands the mutex over to it, locked. So nobody waits much longer than
- * 1 ms times the number of those before it. Both rules are those of Go's sync.Mutex.
+ * 1 ms times the number of those before it, and the time in which those who were woken were not
+ * run. Both rules are those of Go's sync.Mutex.
  *
  * Promise to whoever frees the mutex after its unlock: the unlock touches it last with the store
  * that releases it; rt_state and rt_lock are therefore released together, as one word of 64

@@ -226,6 +226,59 @@ Test(idle, all_ms_sleep_when_there_is_nothing_to_do) {
     t_stop();
 }
 
+/* ---- a slice that never ends ----------------------------------------------------------------- */
+
+static struct {
+    go_chan *there, *back;
+    const struct rt_p *p;   /* of who spawned the third */
+    uint32_t ticks;         /* of that P, then */
+    uint32_t ran, shared;   /* the third; on the other P, while the slice lasted */
+} talk;
+
+static const struct rt_p *own_p(void) {
+    return rt_load_relaxed(&rt_m()->p);
+}
+
+static void third(void *arg T_UNUSED) {
+    bool shared = own_p() != talk.p && rt_load_relaxed(&talk.p->ticks) == talk.ticks;
+    rt_fetch_add(&talk.shared, shared);
+    rt_store_release(&talk.ran, 1);
+}
+
+static void answer(void *arg T_UNUSED) {
+    int v;
+    while (go_chan_recv(talk.there, &v) == 0)
+        T_EQ(go_chan_send(talk.back, &v), 0);
+}
+
+static void ask_for_ever(void *arg T_UNUSED) {
+    for (int v = 0; rt_load_relaxed(&talk.shared) == 0;) {
+        talk.p = own_p();
+        talk.ticks = rt_load_relaxed(&talk.p->ticks);
+        rt_store_relaxed(&talk.ran, 0);
+        T_SPAWN(third, NULL);
+        while (!rt_load_acquire(&talk.ran)) {
+            T_EQ(go_chan_send(talk.there, &v), 0);
+            T_EQ(go_chan_recv(talk.back, &v), 0);
+        }
+    }
+    T_EQ(go_chan_close(talk.there), 0);
+}
+
+/* Two hand each other the slice, for 10 ms. Picks take 100 ns there, which says nothing about the
+ * queue behind them. */
+Test(idle, who_waits_behind_a_pair_that_talks_is_run_elsewhere) {
+    talk.there = go_chan_new(sizeof(int), 0);
+    talk.back = go_chan_new(sizeof(int), 0);
+    t_start(2);
+    T_SPAWN(answer, NULL);
+    T_SPAWN(ask_for_ever, NULL);
+    T_AWAIT(t_stats().tasks_live == 0);
+    t_stop();
+    go_chan_free(talk.there);
+    go_chan_free(talk.back);
+}
+
 static void burst_of_yields(void *arg) {
     for (int i = 0; i < 50; i++)
         go_yield();
