@@ -99,6 +99,8 @@ static inline __attribute__((always_inline)) void rt_chan_copy(const go_chan *c,
                                                                const void *from) {
     if (rt_likely(c->elem_size == sizeof(uint64_t)))
         memcpy(to, from, sizeof(uint64_t));
+    else if (c->elem_size == sizeof(int))
+        memcpy(to, from, sizeof(int));
     else if (c->elem_size)
         memcpy(to, from, c->elem_size);
 }
