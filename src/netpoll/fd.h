@@ -63,7 +63,7 @@ struct rt_fd_waiter {
     bool foreign : 1;   /* a foreign thread */
     bool unstarted : 1; /* in the record of a G that has no stack yet (io/when.c) */
     bool naps : 1;      /* waits for no event: only the end of the descriptor wakes it */
-    int fd;         /* of such a one */
+    int fd;             /* of an unstarted one */
 };
 
 struct rt_fd_op {
