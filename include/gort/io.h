@@ -177,8 +177,10 @@ GO_API int go_wait_pid(pid_t pid, int *status);
 GO_API int go_signal_wait(const sigset_t *set);
 
 /* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
- * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime
- * needed. */
+ * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime needed.
+ * On io_uring a poll that another worker has asked for holds the file until that one has been told,
+ * which is woken for it, but not waited for: until then no FIN is sent, and a listener still takes
+ * connections, which are then reset. */
 GO_API int go_close(int fd);
 
 /* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.
