@@ -178,13 +178,15 @@ GO_API int go_signal_wait(const sigset_t *set);
 
 /* Close fd; whoever is parked on it gets -EBADF. Not cancellable, never shuts down what another
  * process shares. 0 or -errno (the descriptor is closed in any case but -EBADF). No runtime needed.
- * On io_uring a poll that another worker has asked for holds the file until that one has been told,
- * which is woken for it, but not waited for: until then no FIN is sent, and a listener still takes
- * connections, which are then reset. */
+ * When it returns the file is let go: the peer sees the end, the port of a listener is free. On
+ * io_uring a poll that another worker has asked for holds it, too; that one is woken and waited
+ * for, which blocks the thread, for some 50 us as a rule and 10 ms at most: it may be that the
+ * worker computes, and then the file is let go when its green thread ends, parks or yields. Never
+ * parks. */
 GO_API int go_close(int fd);
 
 /* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.
- * Never parks, needs no runtime. 0, -EBADF. */
+ * Waits for a poll as go_close does. Never parks, needs no runtime. 0, -EBADF. */
 GO_API int go_forget(int fd);
 
 GO_END_DECLS

@@ -34,6 +34,10 @@
  * with the close it may as well come after it, and then an int can mean anything.)
  * Never shutdown(2): it would end a socket that another process shares.
  *
+ * Nor is a close over while an engine's question holds the file: a listener would still take
+ * connections, and a peer wait for its FIN. So the engine gets the number back first (settle), and
+ * close(2) is what lets the file go, on the closer's thread.
+ *
  * Slots stay where they are while the runtime runs: late events look at them without a reference.
  * They are valid when zero, so a chunk of 4,096 is just mapped, and its pages come when touched. */
 #include "netpoll/fd.h"
@@ -414,6 +418,29 @@ static void settle(struct rt_fd *s) {
     rt_fence_full(); /* gen, then the count: pairs with the add in rt_fd_hold */
     for (int tries = 0; rt_load_acquire(&s->held) != 0; tries++) /* pairs with rt_fd_let_go's */
         after_try(tries);
+    if (rt_fd_engine->settle)
+        rt_fd_engine->settle(s);
+}
+
+/* Up to close(2), or instead of it. The slot's gen from then on. */
+static uint32_t begin_close(struct rt_fd *s, int fd) {
+    struct rt_glist woken = {0};
+    lock_unless_closing(s);
+    reset(s, fd, &woken);
+    uint32_t gen = s->gen;
+    rt_store_relaxed(&s->flags, RT_FD_CLOSING);
+    rt_unlock(&s->lock);
+    rt_ready_all(&woken);
+    rt_chaos_delay(); /* the waiters know, the number is still open */
+    settle(s);
+    return gen;
+}
+
+static void end_close(struct rt_fd *s, uint32_t gen) {
+    rt_lock(&s->lock);
+    if (s->gen == gen)
+        rt_store_relaxed(&s->flags, (uint16_t)(s->flags & ~RT_FD_CLOSING));
+    rt_unlock(&s->lock);
 }
 
 int rt_fd_adopt(int fd, unsigned flags) {
@@ -433,35 +460,18 @@ int rt_fd_adopt(int fd, unsigned flags) {
 
 void rt_fd_forget(int fd) {
     struct rt_fd *s = rt_fd_at(fd);
-    if (!s)
-        return;
-    struct rt_glist woken = {0};
-    lock_unless_closing(s);
-    reset(s, fd, &woken);
-    rt_unlock(&s->lock);
-    rt_ready_all(&woken);
-    settle(s);
+    if (s)
+        end_close(s, begin_close(s, fd));
 }
 
 int rt_fd_close(int fd) {
     struct rt_fd *s = rt_fd_at(fd);
     if (!s)
         return rt_sys_close(fd);
-    struct rt_glist woken = {0};
-    lock_unless_closing(s);
-    reset(s, fd, &woken);
-    uint32_t gen = s->gen;
-    rt_store_relaxed(&s->flags, RT_FD_CLOSING);
-    rt_unlock(&s->lock);
-    rt_ready_all(&woken);
-    rt_chaos_delay(); /* the waiters know, the number is still open */
-    settle(s);
+    uint32_t gen = begin_close(s, fd);
     int err = rt_sys_close(fd);
     rt_chaos_delay(); /* the number may be somebody else's */
-    rt_lock(&s->lock);
-    if (s->gen == gen)
-        rt_store_relaxed(&s->flags, (uint16_t)(s->flags & ~RT_FD_CLOSING));
-    rt_unlock(&s->lock);
+    end_close(s, gen);
     return err;
 }
 

@@ -30,6 +30,9 @@ enum { /* slot->flags: written under the lock */
     RT_FD_PIECES = 64,  /* a read of that stream may stop at a border, as AF_UNIX has them */
 };
 
+/* In slot->polls: the threads that have some of them lost their P, and no close waits for that. */
+#define RT_FD_STRANDED (1U << 31)
+
 enum rt_fd_kind { /* which call to try first; a guess that the system calls correct */
     RT_KIND_SOCKET = 0, /* also: not known yet */
     RT_KIND_OTHER,
@@ -53,6 +56,8 @@ struct rt_fd {
     uint32_t held;    /* calls that have waited and try again: its number is theirs until then */
     void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
+    uint32_t polls; /* uring: in flight on any ring, each holds the file; | RT_FD_STRANDED; under
+                       the lock, and a futex word for a close */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 struct rt_fd_waiter {
@@ -84,6 +89,9 @@ struct rt_fd_engine {
     int (*arm)(struct rt_fd *s, int fd);
     /* Forget what is armed. fd is still open. */
     void (*disarm)(struct rt_fd *s, int fd);
+    /* After that, without the lock, RT_FD_CLOSING set: wait until nothing that was armed holds the
+     * file of s, but not for long. NULL: nothing does. */
+    void (*settle)(struct rt_fd *s);
 };
 enum { RT_FD_ALWAYS = 1 };
 extern const struct rt_fd_engine *rt_fd_engine;

@@ -17,9 +17,16 @@
  *   on its own ring, or others wait on it   it relies on that poll
  *   on another ring, and nobody waits       armed here, taken back there
  * When a waiter is cancelled or late its poll stays, and the next wait relies on it: a reader that
- * times out 10,000 times has one poll in flight, not 10,000. Close and forget take it back, because
- * a poll holds the file, and until it is gone no FIN is sent: on the own ring that is submitted at
- * once; the owner of another ring finds it in its inbox, and is woken.
+ * times out 10,000 times has one poll in flight, not 10,000.
+ *
+ * CLOSE and forget take it back, because a poll holds the file: until it is gone no FIN is sent,
+ * and a listener takes connections. On the own ring that is submitted at once; the owner of another
+ * finds it in its inbox, and is woken. slot->polls counts what is in flight for the slot on all
+ * rings, up when it is prepared, down when its completion is seen, which is after the system call
+ * that let the file go; the close sleeps on that word. Meanwhile it serves such letters in its own
+ * inbox, so two Ms that close each other's go on. A poll that is left with a hog would let it wait
+ * until that ends: so it gives up after a slice, when sysmon takes the P, and the heir marks what
+ * it leaves behind as stranded.
  *
  * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
  * preferably one that sleeps, and parks like a G. So does an M that has no P.
@@ -30,7 +37,7 @@
  * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
  * and ask another M. The thread cancels all that is left on its ring when it becomes a spare, or is
  * locked to its green thread; until then a descriptor that is closed but was polled there is not
- * let go by the kernel, so its FIN waits for the hog.
+ * let go by the kernel, so its FIN waits for the hog (and the close does not).
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
  * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
@@ -55,6 +62,8 @@
 enum { ENTRIES = 512, COMPLETIONS = 4096, REAP_MAX = 256, INBOX_BATCH = 32, STOP_TRIES = 20 };
 static const int64_t SUBMIT_AGE_NS = 20 * 1000;
 static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
+static const int64_t CLOSE_WAIT_NS = 10 * 1000 * 1000; /* include/gort/io.h tells it */
+static const int64_t CLOSE_NAP_NS = 1000 * 1000;
 
 struct uring {
     struct rt_ring ring;
@@ -230,6 +239,7 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     if (p->owner)
         take_back(s, fd, dir);
     p->seq++;
+    rt_store_relaxed(&s->polls, s->polls + 1);
     rt_store_relaxed(&p->owner, (uint16_t)(u->index + 1));
     p->mask = (uint16_t)mask;
     return 0;
@@ -264,7 +274,21 @@ static void uring_disarm(struct rt_fd *s, int fd) {
         submit(own());
 }
 
-static const struct rt_fd_engine engine = {.arm = uring_arm, .disarm = uring_disarm};
+/* Lock held: one poll less. True: a close waits for this one. */
+static bool let_file_go(struct rt_fd *s) {
+    uint32_t left = s->polls - 1;
+    rt_store_release(&s->polls, left & ~RT_FD_STRANDED ? left : 0); /* pairs with uring_settle */
+    return s->polls == 0 && (s->flags & RT_FD_CLOSING);
+}
+
+/* Lock held: a poll stays behind on the ring of a thread that has lost its P. */
+static void strand(struct rt_fd *s) {
+    if (s->polls == 0)
+        return; /* it has just been answered */
+    rt_store_relaxed(&s->polls, s->polls | RT_FD_STRANDED);
+    if (s->flags & RT_FD_CLOSING)
+        rt_sys_futex_wake(&s->polls, 1);
+}
 
 /* ---- completions ----------------------------------------------------------------------------- */
 
@@ -283,7 +307,10 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
         rt_store_relaxed(&p->owner, 0);
         rt_fd_event(s, 1u << dir, false, ready);
     }
+    bool closes = let_file_go(s);
     rt_unlock(&s->lock);
+    if (rt_unlikely(closes))
+        rt_sys_futex_wake(&s->polls, 1); /* a slot stays where it is */
 }
 
 static unsigned reap(struct uring *u, struct rt_glist *ready) {
@@ -327,6 +354,55 @@ static void serve_inbox(struct uring *u) {
             return;
     }
 }
+
+/* ---- a close waits ---- */
+
+/* The letters of those who close what was polled here. */
+static void serve_closes(struct uring *u) {
+    uint64_t items[INBOX_BATCH];
+    uint32_t n = rt_inbox_take(&u->inbox, items, INBOX_BATCH), rest = n;
+    for (uint32_t i = n; i-- > 0;)
+        if (data_tag(items[i]) != TAG_POLL || !prepare_remove(u, items[i]))
+            items[--rest] = items[i];
+    if (n)
+        rt_inbox_settle(&u->inbox, items, n, n - rest);
+}
+
+/* On the stack of the G that closes; the queues of a ring are its thread's. True: some. */
+static bool reap_for_close(struct uring *u) {
+    struct rt_glist ready = {0};
+    unsigned n = reap(u, &ready);
+    if (n == 0) {
+        serve_closes(u);
+        if (io_uring_sq_ready(&u->ring.u) || rt_ring_wants(&u->ring))
+            submit(u);
+        n = reap(u, &ready);
+    }
+    rt_ready_all(&ready);
+    return n != 0;
+}
+
+static void uring_settle(struct rt_fd *s) {
+    struct uring *u = own();
+    int64_t until = 0;
+    uint32_t n;
+    while ((n = rt_load_acquire(&s->polls)) != 0 && !(n & RT_FD_STRANDED)) {
+        bool some = u && reap_for_close(u);
+        int64_t now = rt_sys_now();
+        if (until == 0)
+            until = now + CLOSE_WAIT_NS;
+        else if (now >= until)
+            return;
+        if (!some)
+            rt_sys_futex_wait(&s->polls, n, CLOSE_NAP_NS);
+    }
+}
+
+static const struct rt_fd_engine engine = {
+    .arm = uring_arm,
+    .disarm = uring_disarm,
+    .settle = uring_settle,
+};
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
 
@@ -496,19 +572,25 @@ static void uring_m_stop(struct rt_m *m) {
     rt_ring_disable(&u->ring); /* m->poller stays: a late wake may still ring the bell */
 }
 
-/* ---- a P is taken ---------------------------------------------------------------------------- */
+/* ---- a P is taken, or put away --------------------------------------------------------------- */
 
-struct adoption {
-    struct uring *to;
-    const struct uring *from;
+struct handover {
+    struct rt_m *from;
+    struct uring *to; /* NULL: to any */
     struct rt_glist *ready;
+    bool runs; /* `from` has a G on it, which may not let it go for long */
 };
 
-/* Lock held. When there is no room on the ring, whoever waits looks for himself. */
-static void arm_or_wake(struct uring *u, struct rt_fd *s, int fd, int dir,
-                        struct rt_glist *ready) {
-    if (arm_on(u, s, fd, dir) != 0)
-        rt_fd_event(s, 1u << dir, false, ready);
+/* Lock held. Somebody else shall look for all who wait on s; else each looks for himself. */
+static void pass_on(const struct handover *h, struct rt_fd *s, int fd) {
+    if (!h->to) {
+        if (s->waiters && post_look(fd) != 0)
+            rt_fd_event(s, RT_BOTH, false, h->ready);
+        return;
+    }
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (arm_on(h->to, s, fd, dir) != 0)
+            rt_fd_event(s, 1u << dir, false, h->ready);
 }
 
 /* Has u asked for s? Without the lock: what is armed there later is seen by who arms it. */
@@ -517,87 +599,56 @@ static bool asked_by(const struct uring *u, const struct rt_fd *s) {
            rt_load_relaxed(&s->poll[RT_OUT].owner) == u->index + 1;
 }
 
-static void adopt_slot(struct rt_fd *s, int fd, void *arg) {
-    const struct adoption *a = arg;
-    if (!asked_by(a->from, s))
+static void pass_slot(struct rt_fd *s, int fd, void *arg) {
+    const struct handover *h = arg;
+    const struct uring *old = h->from->poller;
+    if (!asked_by(old, s))
         return;
     rt_lock(&s->lock);
-    for (int dir = RT_IN; dir <= RT_OUT; dir++)
-        if (s->poll[dir].owner == a->from->index + 1) {
-            rt_store_relaxed(&s->poll[dir].owner, 0);
-            arm_or_wake(a->to, s, fd, dir, a->ready);
-        }
+    forget_polls(old, s);
+    if (h->runs) /* else it becomes a spare at once */
+        strand(s);
+    pass_on(h, s, fd);
     rt_unlock(&s->lock);
 }
 
-static void adopt_letter(struct adoption *a, struct rt_m *from, uint64_t item) {
-    if (data_tag(item) == TAG_LOOK) {
-        int fd = data_fd(item);
-        struct rt_fd *s = rt_fd_at(fd);
-        rt_lock(&s->lock);
-        arm_or_wake(a->to, s, fd, RT_IN, a->ready);
-        arm_or_wake(a->to, s, fd, RT_OUT, a->ready);
-        rt_unlock(&s->lock);
-    } else if (!rt_gate_is_shut(from)) {
-        post(from->poller, item); /* it has another P by now, and this may be of its time */
-    } /* else to take a poll back that is dropped anyway when `from` becomes a spare */
+static void pass_letter(const struct handover *h, uint64_t item) {
+    int fd = data_fd(item);
+    struct rt_fd *s = rt_fd_at(fd);
+    if (data_tag(item) == TAG_POLL && !rt_gate_is_shut(h->from)) {
+        post(h->from->poller, item); /* it has another P by now, and this may be of its time */
+        return;
+    }
+    rt_lock(&s->lock);
+    if (data_tag(item) == TAG_POLL) /* it is dropped when that thread becomes a spare */
+        strand(s);
+    else
+        pass_on(h, s, fd);
+    rt_unlock(&s->lock);
 }
 
-static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
-    struct adoption a = {m->poller, from->poller, ready};
-    struct uring *old = from->poller;
+/* What comes later finds the gate shut. */
+static void pass_all(struct handover *h) {
+    struct uring *old = h->from->poller;
     if (rt_load_relaxed(&old->inflight) != 0)
-        rt_fd_each(adopt_slot, &a);
-    uint32_t letters = rt_load_relaxed(&old->inbox.n);
+        rt_fd_each(pass_slot, h);
     uint64_t items[INBOX_BATCH];
-    for (uint32_t n; letters != 0; letters -= n) {
+    for (uint32_t n, letters = rt_load_relaxed(&old->inbox.n); letters != 0; letters -= n) {
         n = rt_inbox_take(&old->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
         if (n == 0)
             break;
         for (uint32_t i = 0; i < n; i++)
-            adopt_letter(&a, from, items[i]);
+            pass_letter(h, items[i]);
         rt_inbox_settle(&old->inbox, items, n, 0);
     }
 }
 
-static void look_elsewhere(struct rt_fd *s, int fd, struct rt_glist *ready) {
-    if (post_look(fd) != 0)
-        rt_fd_event(s, 1u << RT_IN | 1u << RT_OUT, false, ready);
-}
-
-static void hand_on_slot(struct rt_fd *s, int fd, void *arg) {
-    const struct adoption *a = arg;
-    if (!asked_by(a->from, s))
-        return;
-    rt_lock(&s->lock);
-    forget_polls(a->from, s);
-    if (s->waiters)
-        look_elsewhere(s, fd, a->ready);
-    rt_unlock(&s->lock);
+static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
+    pass_all(&(struct handover){.from = from, .to = m->poller, .ready = ready, .runs = true});
 }
 
 static void uring_hand_on(struct rt_m *m, struct rt_glist *ready) {
-    struct adoption a = {NULL, m->poller, ready};
-    struct uring *u = m->poller;
-    if (rt_load_relaxed(&u->inflight) != 0)
-        rt_fd_each(hand_on_slot, &a);
-    uint64_t items[INBOX_BATCH];
-    for (uint32_t n, letters = rt_load_relaxed(&u->inbox.n); letters != 0; letters -= n) {
-        n = rt_inbox_take(&u->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
-        for (uint32_t i = 0; i < n; i++) {
-            struct rt_fd *s = rt_fd_at(data_fd(items[i]));
-            if (data_tag(items[i]) != TAG_LOOK) { /* as in adopt_letter */
-                if (!rt_gate_is_shut(m))
-                    post(u, items[i]);
-                continue;
-            }
-            rt_lock(&s->lock);
-            look_elsewhere(s, data_fd(items[i]), ready);
-            rt_unlock(&s->lock);
-        }
-        if (n == 0)
-            break;
-    }
+    pass_all(&(struct handover){.from = m, .ready = ready, .runs = m->g != NULL});
 }
 
 static void uring_retire(struct rt_m *m, struct rt_glist *ready) {

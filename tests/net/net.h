@@ -94,6 +94,14 @@ static inline void net_wait_parked(uint64_t n) {
         go_sleep(100 * GO_MICROSECOND);
 }
 
+/* Is the file gone with the close? It need not be after one that took as long as go_close waits for
+ * the rings: their workers may have had no CPU meanwhile. */
+static inline bool net_close_is_over(int fd) {
+    int64_t start = go_now();
+    T_EQ(go_close(fd), 0);
+    return go_now() - start < 10 * GO_MILLISECOND;
+}
+
 /* Polls that the rings of this process hold, and how many rings there are; 0 under epoll. */
 static inline int net_polls_in_flight(int *rings) {
     int n = 0;

@@ -288,6 +288,75 @@ Test(close, fin_needs_no_later_pass_of_the_scheduler) {
     RUN(fin_without_the_scheduler);
 }
 
+/* A poll that another worker has asked for holds the file, too: when go_close has returned its
+ * ring has let it go, and the port is free. */
+static struct rt_m *acceptor;
+
+static void accept_on_m(void *arg) {
+    rt_store_release(&acceptor, rt_m());
+    accept_ebadf(arg);
+}
+
+static void spin_until_parked(void) {
+    while (net_parked() != 1)
+        if (rt_procs() == 1)
+            go_yield();
+}
+
+static void listens_again(void *arg) {
+    (void)arg;
+    long apart = 0, n = T_SCALE(300);
+    int listener = net_listen(address);
+    for (long i = 0; i < n; i++) {
+        T_EQ(go_waitgroup_spawn(&wg, accept_on_m, net_ptr(listener)), 0);
+        spin_until_parked(); /* without letting go of this worker: another must take it */
+        apart += rt_load_acquire(&acceptor) != rt_m();
+        bool over = net_close_is_over(listener);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        listener = go_listen("tcp", address);
+        while (listener == -EADDRINUSE && !over)
+            listener = go_listen("tcp", address);
+        T_ASSERT(listener >= 0, "round %ld: %d", i, listener);
+    }
+    T_EQ(go_close(listener), 0);
+    T_ASSERT(rt_procs() == 1 || apart > n / 2, "%ld of %ld", apart, n);
+}
+Test(close, a_listener_is_gone_when_the_close_returns) {
+    RUN(listens_again);
+}
+
+/* Two workers that close what the other has asked for wait for each other, and serve each other. */
+static int crossed[2][2];
+static uint32_t crossed_met;
+
+static void close_of_other(void *arg) {
+    int me = net_int(arg);
+    T_EQ(go_poll_until(crossed[me][0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    rt_fetch_add(&crossed_met, 1);
+    while (rt_load_acquire(&crossed_met) % 2 != 0)
+        if (rt_procs() == 1)
+            go_yield();
+    T_EQ(go_close(crossed[!me][0]), 0);
+    sees_end(crossed[!me][1]);
+}
+
+static void close_crosswise(void *arg) {
+    (void)arg;
+    for (long i = 0, n = T_SCALE(200); i < n; i++) {
+        for (int k = 0; k < 2; k++)
+            net_pair(crossed[k]);
+        for (int k = 0; k < 2; k++)
+            T_EQ(go_waitgroup_spawn(&wg, close_of_other, net_ptr(k)), 0);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        for (int k = 0; k < 2; k++)
+            T_EQ(go_close(crossed[k][1]), 0);
+    }
+}
+Test(close, two_workers_that_close_crosswise_go_on) {
+    rt_store_relaxed(&crossed_met, 0);
+    RUN(close_crosswise);
+}
+
 /* A listener that a child holds, too, goes on accepting there: no shutdown(2). */
 static void shared_listener(void *arg) {
     (void)arg;

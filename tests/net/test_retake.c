@@ -49,6 +49,12 @@ Test(retake, a_foreign_thread_waits_on) {
     T_EQ(go_stop(GO_FOREVER), 0);
 }
 
+static bool uses_rings(void) {
+    struct go_stats st = GO_STATS_INIT;
+    T_EQ(go_stats(&st), 0);
+    return !strcmp(st.netpoll, "uring");
+}
+
 /* ---- closed descriptors are let go ----------------------------------------------------------- */
 
 enum { MANY = 2000 };
@@ -107,6 +113,60 @@ Test(retake, what_is_closed_by_a_locked_thread_is_let_go) {
     if (!may_have_many())
         T_SKIP("no %d descriptors here", 2 * MANY);
     RUN(close_all_locked);
+}
+
+/* The polls of a thread that lost its P and computes on hold their files: no close waits for it. */
+enum { LEFT = 8 };
+static int left_fd[LEFT][2], left_there;
+static uint32_t left_step;
+
+static void leave_polls(void *arg) {
+    (void)arg;
+    for (int i = 0; i < LEFT; i++)
+        T_EQ(go_poll_until(left_fd[i][0], POLLIN, go_now() + 100 * GO_MICROSECOND), -ETIMEDOUT);
+    left_there = 0;
+    for (int i = 0; i < LEFT; i++) /* under epoll none is */
+        left_there += rt_fd_at(left_fd[i][0])->poll[RT_IN].owner == rt_m()->index + 1U;
+    lose_p();
+    rt_store_release(&left_step, 1);
+    while (rt_load_acquire(&left_step) != 2)
+        rt_cpu_relax();
+    go_waitgroup_done(&readers);
+}
+
+static int stranded(void) {
+    int n = 0;
+    for (int i = 0; i < LEFT; i++)
+        n += (rt_load_relaxed(&rt_fd_at(left_fd[i][0])->polls) & RT_FD_STRANDED) != 0;
+    return n;
+}
+
+static void close_what_is_left(void *arg) {
+    (void)arg;
+    for (int round = 0, seen = 0; round < 20 || seen == 0; round++) {
+        for (int i = 0; i < LEFT; i++)
+            T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, left_fd[i]), 0);
+        rt_store_relaxed(&left_step, 0);
+        go_waitgroup_add(&readers, 1);
+        T_EQ(go_spawn(leave_polls, NULL), 0);
+        while (rt_load_acquire(&left_step) == 0)
+            go_sleep(100 * GO_MICROSECOND);
+        while (stranded() < left_there)
+            go_yield(); /* the heir is on its way */
+        seen += uses_rings() ? left_there : 1;
+        for (int i = 0; i < LEFT; i++)
+            T_EQ(go_close(left_fd[i][0]), 0);
+        rt_store_release(&left_step, 2);
+        T_EQ(go_waitgroup_wait(&readers), 0);
+        for (int i = 0; i < LEFT; i++) {
+            char c;
+            T_EQ(go_read(left_fd[i][1], &c, 1), 0); /* the thread is a spare by now, or will be */
+            T_EQ(go_close(left_fd[i][1]), 0);
+        }
+    }
+}
+Test(retake, no_close_waits_for_a_thread_without_p) {
+    RUN(close_what_is_left);
 }
 
 /* ---- descriptors used up --------------------------------------------------------------------- */
