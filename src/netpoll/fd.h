@@ -30,9 +30,6 @@ enum { /* slot->flags: written under the lock */
     RT_FD_PIECES = 64,  /* a read of that stream may stop at a border, as AF_UNIX has them */
 };
 
-/* In slot->polls: the threads that have some of them lost their P, and no close waits for that. */
-#define RT_FD_STRANDED (1U << 31)
-
 enum rt_fd_kind { /* which call to try first; a guess that the system calls correct */
     RT_KIND_SOCKET = 0, /* also: not known yet */
     RT_KIND_OTHER,
@@ -56,8 +53,9 @@ struct rt_fd {
     uint32_t held;    /* calls that have waited and try again: its number is theirs until then */
     void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
-    uint32_t polls; /* uring: in flight on any ring, each holds the file; | RT_FD_STRANDED; under
-                       the lock, and a futex word for a close */
+    /* uring: polls in flight on all rings, each holds the file; under the lock. */
+    uint32_t polls;    /* a close waits for these, on this word */
+    uint32_t stranded; /* of threads that have lost their P: no close waits */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 struct rt_fd_waiter {

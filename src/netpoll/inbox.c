@@ -51,17 +51,25 @@ bool rt_inbox_post(struct rt_inbox *b, uint64_t item) {
     }
 }
 
-uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max) {
+uint32_t rt_inbox_take_some(struct rt_inbox *b, uint64_t *out, uint32_t max, uint64_t mask,
+                            uint64_t is) {
     if (!rt_inbox_any(b))
         return 0;
     rt_lock(&b->lock);
-    uint32_t n = b->n < max ? b->n : max;
-    memcpy(out, b->items, n * sizeof *out);
-    memmove(b->items, b->items + n, (b->n - n) * sizeof *out);
-    rt_store_relaxed(&b->n, b->n - n);
+    uint32_t n = 0, stay = 0;
+    for (uint32_t i = 0; i < b->n; i++)
+        if (n < max && (b->items[i] & mask) == is)
+            out[n++] = b->items[i];
+        else
+            b->items[stay++] = b->items[i];
+    rt_store_relaxed(&b->n, stay);
     b->lent += n;
     rt_unlock(&b->lock);
     return n;
+}
+
+uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max) {
+    return rt_inbox_take_some(b, out, max, 0, 0);
 }
 
 void rt_inbox_settle(struct rt_inbox *b, const uint64_t *items, uint32_t n, uint32_t left) {

@@ -26,6 +26,9 @@ void rt_inbox_free(struct rt_inbox *b);
 bool rt_inbox_post(struct rt_inbox *b, uint64_t item);
 /* Owner, or its heir: up to max items, in the order in which they were posted. */
 uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max);
+/* Of them those whose bits `mask` are `is`; the others stay where they are. */
+uint32_t rt_inbox_take_some(struct rt_inbox *b, uint64_t *out, uint32_t max, uint64_t mask,
+                            uint64_t is);
 /* After a take of n > 0: the last `left` of these items could not be served and are posted again,
  * behind what has come meanwhile. Needs no memory. */
 void rt_inbox_settle(struct rt_inbox *b, const uint64_t *items, uint32_t n, uint32_t left);

@@ -25,8 +25,9 @@
  * rings, up when it is prepared, down when its completion is seen, which is after the system call
  * that let the file go; the close sleeps on that word. Meanwhile it serves such letters in its own
  * inbox, so two Ms that close each other's go on. A poll that is left with a hog would let it wait
- * until that ends: so it gives up after a slice, when sysmon takes the P, and the heir marks what
- * it leaves behind as stranded.
+ * until that ends: so it gives up after a slice, when sysmon takes the P, and the heir counts what
+ * it leaves behind in slot->stranded instead. (Some it cannot know of, taken back and not submitted
+ * yet: they let a close wait for the slice, no more.)
  *
  * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
  * preferably one that sleeps, and parks like a G. So does an M that has no P.
@@ -35,9 +36,11 @@
  * through the table and arms on its own ring what was armed there, and takes the inbox over. The
  * gate is shut and a heavy fence made before. Who arms looks at its gate after that, and who posts
  * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
- * and ask another M. The thread cancels all that is left on its ring when it becomes a spare, or is
- * locked to its green thread; until then a descriptor that is closed but was polled there is not
- * let go by the kernel, so its FIN waits for the hog (and the close does not).
+ * and ask another M. An heir that comes so late that the thread has another P by now finds the gate
+ * open, and leaves alone what was polled with that. The thread cancels all that is left on its ring
+ * when it becomes a spare, or is locked to its green thread; until then a descriptor that is closed
+ * but was polled there is not let go by the kernel, so its FIN waits for the hog (the close does
+ * not).
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
  * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
@@ -87,6 +90,7 @@ static uint32_t foreign_turn; /* round robin for foreign threads; only a hint */
 /* ---- user_data ------------------------------------------------------------------------------- */
 
 enum { TAG_NONE, TAG_POLL, TAG_BELL, TAG_LOOK };
+static const uint64_t TAG_MASK = (uint64_t)15 << 60;
 
 /* 4 bits of tag, 1 of direction, 27 of descriptor, 32 of sequence. */
 static uint64_t poll_data(int fd, int dir, uint32_t seq) {
@@ -274,20 +278,28 @@ static void uring_disarm(struct rt_fd *s, int fd) {
         submit(own());
 }
 
-/* Lock held: one poll less. True: a close waits for this one. */
-static bool let_file_go(struct rt_fd *s) {
-    uint32_t left = s->polls - 1;
-    rt_store_release(&s->polls, left & ~RT_FD_STRANDED ? left : 0); /* pairs with uring_settle */
-    return s->polls == 0 && (s->flags & RT_FD_CLOSING);
+/* Lock held: a poll less for which a close waits. */
+static void count_poll_off(struct rt_fd *s) {
+    rt_store_release(&s->polls, s->polls - 1); /* pairs with the acquire in uring_settle */
+    if (rt_unlikely(s->polls == 0 && (s->flags & RT_FD_CLOSING)))
+        rt_sys_futex_wake(&s->polls, 1);
 }
 
-/* Lock held: a poll stays behind on the ring of a thread that has lost its P. */
-static void strand(struct rt_fd *s) {
-    if (s->polls == 0)
-        return; /* it has just been answered */
-    rt_store_relaxed(&s->polls, s->polls | RT_FD_STRANDED);
-    if (s->flags & RT_FD_CLOSING)
-        rt_sys_futex_wake(&s->polls, 1);
+/* Lock held: one poll of s is over, as this thread sees on its ring. Which one of several does not
+ * matter: the sum is right, and a close that waits for the wrong one does so for a slice. */
+static void poll_over(struct rt_fd *s) {
+    if (s->stranded && (s->polls == 0 || rt_gate_is_shut(rt_m())))
+        s->stranded--;
+    else
+        count_poll_off(s);
+}
+
+/* Lock held: a poll stays behind on the ring of m, which has lost its P. */
+static void strand(struct rt_fd *s, const struct rt_m *m) {
+    if (rt_load_relaxed(&m->away) == RT_AWAY_NOT || s->polls == 0)
+        return; /* it is, or is about to be, a spare with nothing in flight */
+    s->stranded++;
+    count_poll_off(s);
 }
 
 /* ---- completions ----------------------------------------------------------------------------- */
@@ -307,10 +319,8 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
         rt_store_relaxed(&p->owner, 0);
         rt_fd_event(s, 1u << dir, false, ready);
     }
-    bool closes = let_file_go(s);
+    poll_over(s);
     rt_unlock(&s->lock);
-    if (rt_unlikely(closes))
-        rt_sys_futex_wake(&s->polls, 1); /* a slot stays where it is */
 }
 
 static unsigned reap(struct uring *u, struct rt_glist *ready) {
@@ -330,7 +340,6 @@ static unsigned reap(struct uring *u, struct rt_glist *ready) {
     return n;
 }
 
-/* The inbox: polls to take back, descriptors to look at for foreign threads. */
 static bool serve_letter(struct uring *u, uint64_t item) {
     if (data_tag(item) == TAG_POLL)
         return prepare_remove(u, item);
@@ -342,17 +351,20 @@ static bool serve_letter(struct uring *u, uint64_t item) {
     return done;
 }
 
-static void serve_inbox(struct uring *u) {
+/* The inbox: polls to take back, descriptors to look at for foreign threads. True: some. */
+static bool serve_inbox(struct uring *u) {
     uint64_t items[INBOX_BATCH];
-    uint32_t n;
-    while ((n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0) {
+    bool some = false;
+    for (uint32_t n; (n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0;) {
         uint32_t i = 0;
+        some = true;
         while (i < n && serve_letter(u, items[i]))
             i++;
         rt_inbox_settle(&u->inbox, items, n, n - i);
         if (i < n) /* the queue is full and the kernel busy: the rest waits, in any order */
-            return;
+            break;
     }
+    return some;
 }
 
 /* ---- a close waits ---- */
@@ -360,12 +372,12 @@ static void serve_inbox(struct uring *u) {
 /* The letters of those who close what was polled here. */
 static void serve_closes(struct uring *u) {
     uint64_t items[INBOX_BATCH];
-    uint32_t n = rt_inbox_take(&u->inbox, items, INBOX_BATCH), rest = n;
-    for (uint32_t i = n; i-- > 0;)
-        if (data_tag(items[i]) != TAG_POLL || !prepare_remove(u, items[i]))
-            items[--rest] = items[i];
+    uint32_t i = 0, n = rt_inbox_take_some(&u->inbox, items, INBOX_BATCH, TAG_MASK,
+                                           (uint64_t)TAG_POLL << 60);
+    while (i < n && prepare_remove(u, items[i]))
+        i++;
     if (n)
-        rt_inbox_settle(&u->inbox, items, n, n - rest);
+        rt_inbox_settle(&u->inbox, items, n, n - i);
 }
 
 /* On the stack of the G that closes; the queues of a ring are its thread's. True: some. */
@@ -386,7 +398,7 @@ static void uring_settle(struct rt_fd *s) {
     struct uring *u = own();
     int64_t until = 0;
     uint32_t n;
-    while ((n = rt_load_acquire(&s->polls)) != 0 && !(n & RT_FD_STRANDED)) {
+    while ((n = rt_load_acquire(&s->polls)) != 0) { /* pairs with the release in count_poll_off */
         bool some = u && reap_for_close(u);
         int64_t now = rt_sys_now();
         if (until == 0)
@@ -430,10 +442,10 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
     if (!m) /* sysmon; rings are their owners' */
         return;
     struct uring *u = m->poller;
-    serve_inbox(u);
+    bool letters = serve_inbox(u); /* somebody waits in a close */
     uint32_t waiting = io_uring_sq_ready(&u->ring.u);
     bool enter = waiting != 0 || rt_ring_wants(&u->ring);
-    if (enter && !hungry && waiting <= ENTRIES / 2) {
+    if (enter && !hungry && !letters && waiting <= ENTRIES / 2) {
         int64_t now = rt_sys_now();
         enter = now - u->last_enter >= SUBMIT_AGE_NS;
         if (enter)
@@ -578,7 +590,6 @@ struct handover {
     struct rt_m *from;
     struct uring *to; /* NULL: to any */
     struct rt_glist *ready;
-    bool runs; /* `from` has a G on it, which may not let it go for long */
 };
 
 /* Lock held. Somebody else shall look for all who wait on s; else each looks for himself. */
@@ -605,26 +616,29 @@ static void pass_slot(struct rt_fd *s, int fd, void *arg) {
     if (!asked_by(old, s))
         return;
     rt_lock(&s->lock);
-    forget_polls(old, s);
-    if (h->runs) /* else it becomes a spare at once */
-        strand(s);
-    pass_on(h, s, fd);
+    if (rt_gate_is_shut(h->from)) { /* else it dropped them, and these are of its next P */
+        for (int dir = RT_IN; dir <= RT_OUT; dir++)
+            if (s->poll[dir].owner == old->index + 1)
+                strand(s, h->from);
+        forget_polls(old, s);
+        pass_on(h, s, fd);
+    }
     rt_unlock(&s->lock);
 }
 
-static void pass_letter(const struct handover *h, uint64_t item) {
+/* False: it goes back. */
+static bool pass_letter(const struct handover *h, uint64_t item) {
     int fd = data_fd(item);
     struct rt_fd *s = rt_fd_at(fd);
-    if (data_tag(item) == TAG_POLL && !rt_gate_is_shut(h->from)) {
-        post(h->from->poller, item); /* it has another P by now, and this may be of its time */
-        return;
-    }
+    if (data_tag(item) == TAG_POLL && !rt_gate_is_shut(h->from))
+        return false; /* it has another P by now, and this may be of its time */
     rt_lock(&s->lock);
-    if (data_tag(item) == TAG_POLL) /* it is dropped when that thread becomes a spare */
-        strand(s);
+    if (data_tag(item) == TAG_POLL)
+        strand(s, h->from);
     else
         pass_on(h, s, fd);
     rt_unlock(&s->lock);
+    return true;
 }
 
 /* What comes later finds the gate shut. */
@@ -637,18 +651,23 @@ static void pass_all(struct handover *h) {
         n = rt_inbox_take(&old->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
         if (n == 0)
             break;
-        for (uint32_t i = 0; i < n; i++)
-            pass_letter(h, items[i]);
-        rt_inbox_settle(&old->inbox, items, n, 0);
+        uint32_t back = n;
+        for (uint32_t i = n; i-- > 0;)
+            if (!pass_letter(h, items[i]))
+                items[--back] = items[i];
+        rt_inbox_settle(&old->inbox, items, n, n - back);
+        if (back != n)
+            rt_fd_kick(h->from);
     }
 }
 
 static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
-    pass_all(&(struct handover){.from = from, .to = m->poller, .ready = ready, .runs = true});
+    rt_chaos_delay(); /* a late heir */
+    pass_all(&(struct handover){.from = from, .to = m->poller, .ready = ready});
 }
 
 static void uring_hand_on(struct rt_m *m, struct rt_glist *ready) {
-    pass_all(&(struct handover){.from = m, .ready = ready, .runs = m->g != NULL});
+    pass_all(&(struct handover){.from = m, .ready = ready});
 }
 
 static void uring_retire(struct rt_m *m, struct rt_glist *ready) {

@@ -137,7 +137,7 @@ static void leave_polls(void *arg) {
 static int stranded(void) {
     int n = 0;
     for (int i = 0; i < LEFT; i++)
-        n += (rt_load_relaxed(&rt_fd_at(left_fd[i][0])->polls) & RT_FD_STRANDED) != 0;
+        n += rt_load_relaxed(&rt_fd_at(left_fd[i][0])->stranded) != 0;
     return n;
 }
 
@@ -163,10 +163,72 @@ static void close_what_is_left(void *arg) {
             T_EQ(go_read(left_fd[i][1], &c, 1), 0); /* the thread is a spare by now, or will be */
             T_EQ(go_close(left_fd[i][1]), 0);
         }
+        while (stranded() != 0)
+            go_yield();
     }
 }
 Test(retake, no_close_waits_for_a_thread_without_p) {
     RUN(close_what_is_left);
+}
+
+/* When that thread is a spare the polls are those of healthy rings again, and a close waits. */
+static void park_and_lose_p(void *arg) {
+    (void)arg;
+    T_EQ(go_spawn(read_one, &left_fd[0][0]), 0);
+    while (net_parked() != 1)
+        go_yield();
+    const struct rt_fd *s = rt_fd_at(left_fd[0][0]);
+    left_there = rt_load_relaxed(&s->poll[RT_IN].owner) == rt_m()->index + 1U;
+    if (left_there)
+        lose_p();
+    while (left_there && rt_load_acquire(&s->stranded) == 0)
+        rt_cpu_relax();
+    go_waitgroup_done(&readers);
+}
+
+static void close_later(void *arg) {
+    (void)arg;
+    for (int round = 0, seen = 0; round < 20 || seen == 0; round++) {
+        char c;
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, left_fd[0]), 0);
+        go_waitgroup_add(&readers, 1);
+        T_EQ(go_spawn(park_and_lose_p, NULL), 0);
+        T_EQ(go_waitgroup_wait(&readers), 0);
+        const struct rt_fd *s = rt_fd_at(left_fd[0][0]);
+        while (rt_load_acquire(&s->stranded) != 0)
+            go_yield();
+        seen += uses_rings() ? left_there : 1;
+        go_waitgroup_add(&readers, 1); /* for the reader */
+        if (net_close_is_over(left_fd[0][0]))
+            T_EQ(recv(left_fd[0][1], &c, 1, MSG_DONTWAIT), 0);
+        T_EQ(go_waitgroup_wait(&readers), 0);
+        T_EQ(go_close(left_fd[0][1]), 0);
+    }
+}
+Test(retake, the_next_close_waits_again) {
+    RUN(close_later);
+}
+
+/* The thread may have another P when the heir comes: what it has polled since is its own. */
+static void comes_late(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 50; i++) {
+        int fd[2];
+        struct rt_glist ready = {0};
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + 100 * GO_MICROSECOND), -ETIMEDOUT);
+        unsigned owner = rt_load_relaxed(&rt_fd_at(fd[0])->poll[RT_IN].owner);
+        if (owner && rt_poller->adopt)
+            rt_poller->adopt(rt_m(), &rt.ms[owner - 1], &ready);
+        T_ASSERT(rt_glist_pop(&ready) == NULL);
+        T_EQ(go_close(fd[0]), 0);
+        char c;
+        T_EQ(go_read(fd[1], &c, 1), 0); /* the end, or the test hangs */
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(retake, a_late_heir_takes_nothing_of_the_next_p) {
+    RUN(comes_late);
 }
 
 /* ---- descriptors used up --------------------------------------------------------------------- */

@@ -220,6 +220,29 @@ Test(fd, wait_refuses_another_generation_and_a_missed_event) {
 
 /* ---- inbox ----------------------------------------------------------------------------------- */
 
+Test(fd, inbox_gives_some_and_leaves_the_rest) {
+    struct rt_inbox b;
+    uint64_t out[4];
+    rt_inbox_init(&b);
+    for (uint64_t i = 0; i < 10; i++)
+        T_ASSERT(rt_inbox_post(&b, i));
+    T_EQ(rt_inbox_take_some(&b, out, 4, 3, 1), 3); /* 1, 5, 9 */
+    for (uint64_t i = 0; i < 3; i++)
+        T_EQ(out[i], 4 * i + 1);
+    rt_inbox_settle(&b, out, 3, 1); /* 9 goes back */
+    T_EQ(rt_inbox_take_some(&b, out, 1, 1, 0), 1); /* no more than asked for */
+    T_EQ(out[0], 0);
+    rt_inbox_settle(&b, out, 1, 0);
+    static const uint64_t rest[] = {2, 3, 4, 6, 7, 8, 9};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
+        T_EQ(rt_inbox_take(&b, out, 1), 1);
+        T_EQ(out[0], rest[i]);
+        rt_inbox_settle(&b, out, 1, 0);
+    }
+    T_ASSERT(!rt_inbox_any(&b));
+    rt_inbox_free(&b);
+}
+
 Test(fd, inbox_keeps_the_order_and_grows) {
     struct rt_inbox b;
     uint64_t out[7], expected = 0;
