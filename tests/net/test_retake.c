@@ -2,6 +2,7 @@
 #include "net.h"
 
 #include "base/atomic.h"
+#include "base/lock.h"
 #include "netpoll/fd.h"
 #include "sched/retake.h"
 
@@ -120,13 +121,17 @@ enum { LEFT = 8 };
 static int left_fd[LEFT][2], left_there;
 static uint32_t left_step;
 
+static bool polled_here(int fd) {
+    return rt_load_relaxed(&rt_fd_at(fd)->poll[RT_IN].owner) == rt_m()->index + 1U;
+}
+
 static void leave_polls(void *arg) {
     (void)arg;
     for (int i = 0; i < LEFT; i++)
         T_EQ(go_poll_until(left_fd[i][0], POLLIN, go_now() + 100 * GO_MICROSECOND), -ETIMEDOUT);
     left_there = 0;
     for (int i = 0; i < LEFT; i++) /* under epoll none is */
-        left_there += rt_fd_at(left_fd[i][0])->poll[RT_IN].owner == rt_m()->index + 1U;
+        left_there += polled_here(left_fd[i][0]);
     lose_p();
     rt_store_release(&left_step, 1);
     while (rt_load_acquire(&left_step) != 2)
@@ -134,10 +139,18 @@ static void leave_polls(void *arg) {
     go_waitgroup_done(&readers);
 }
 
+static uint32_t stranded_of(int i) {
+    struct rt_fd *s = rt_fd_at(left_fd[i][0]);
+    rt_lock(&s->lock);
+    uint32_t n = s->stranded;
+    rt_unlock(&s->lock);
+    return n;
+}
+
 static int stranded(void) {
     int n = 0;
     for (int i = 0; i < LEFT; i++)
-        n += rt_load_relaxed(&rt_fd_at(left_fd[i][0])->stranded) != 0;
+        n += stranded_of(i) != 0;
     return n;
 }
 
@@ -177,11 +190,10 @@ static void park_and_lose_p(void *arg) {
     T_EQ(go_spawn(read_one, &left_fd[0][0]), 0);
     while (net_parked() != 1)
         go_yield();
-    const struct rt_fd *s = rt_fd_at(left_fd[0][0]);
-    left_there = rt_load_relaxed(&s->poll[RT_IN].owner) == rt_m()->index + 1U;
+    left_there = polled_here(left_fd[0][0]);
     if (left_there)
         lose_p();
-    while (left_there && rt_load_acquire(&s->stranded) == 0)
+    while (left_there && stranded_of(0) == 0)
         rt_cpu_relax();
     go_waitgroup_done(&readers);
 }
@@ -194,8 +206,7 @@ static void close_later(void *arg) {
         go_waitgroup_add(&readers, 1);
         T_EQ(go_spawn(park_and_lose_p, NULL), 0);
         T_EQ(go_waitgroup_wait(&readers), 0);
-        const struct rt_fd *s = rt_fd_at(left_fd[0][0]);
-        while (rt_load_acquire(&s->stranded) != 0)
+        while (stranded_of(0) != 0)
             go_yield();
         seen += uses_rings() ? left_there : 1;
         go_waitgroup_add(&readers, 1); /* for the reader */
