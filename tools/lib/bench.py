@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import chart  # noqa: E402 (beside this file)
+import instructions  # noqa: E402
 import kv  # noqa: E402
 import scale  # noqa: E402
 import variants  # noqa: E402
@@ -604,8 +605,8 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name; tries, "
-                   "ring: what was decided in the netpollers, beside what could have been")
+                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name; instructions: "
+                   "counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), hyper, strict "
@@ -620,8 +621,9 @@ def parse_options():
         o.only[o.only.index("stall"):o.only.index("stall") + 1] = STALLS
     o.scale = o.only == ["scale"]
     o.kv = o.only == ["kv"]
+    o.instructions = o.only == ["instructions"]
     o.variants = o.only[0] if len(o.only) == 1 and o.only[0] in variants.TABLES else None
-    if o.scale or o.kv or o.variants:
+    if o.scale or o.kv or o.variants or o.instructions:
         o.only = []
     if o.only == ["all"]:
         o.only = names
@@ -635,7 +637,7 @@ def parse_options():
         p.error("--procs: numbers with commas between them")
     if min(o.procs) < 1:
         p.error("--procs: at least 1")
-    o.peers = [] if o.peers == "none" or o.kv or o.variants else o.peers.split(",")
+    o.peers = [] if o.peers == "none" or o.kv or o.variants or o.instructions else o.peers.split(",")
     for name in o.peers:
         if name not in [peer.name for peer in PEERS[1:]]:
             p.error(f"--peers: no peer {name}; there are {' '.join(peer.name for peer in PEERS[1:])}")
@@ -689,6 +691,8 @@ def main():
         return run_scale(peers, machine)
     if o.kv:
         return kv.run(sys.modules[__name__], BUILD / "examples/kv", o.rounds or (1 if o.quick else 3), o.quick, OUT, machine)
+    if o.instructions:
+        return instructions.run(PEERS[0].program, OUT)
     if o.variants:
         return variants.run(sys.modules[__name__], o.variants, o.rounds or 3, o.quick, OUT, machine)
     rounds = run_all(rows, peers, o)
