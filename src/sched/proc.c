@@ -254,8 +254,9 @@ static struct rt_g *look_around(struct rt_m *m) {
         rt_ready_all_in(m, &ready);
     bool others = rt_runq_len_any(p) || p->runnext || m->yielder;
     /* A batch when more wait there than here; but while timers are due, new Gs that sleep again
-     * would only make all of them later. */
-    bool hurry = rt_globq_size() > len && p->timer_when > now;
+     * would only make all of them later, and while there are fresh ones here these come first: the
+     * batch would be pushed out again before it ran, each time through cold memory. */
+    bool hurry = rt_globq_size() > len && p->timer_when > now && rt_runq_fresh_any(p) == 0;
     return others ? rt_globq_take(p, hurry ? GLOBQ_BATCH : 1) : NULL;
 }
 
