@@ -46,6 +46,8 @@ BENCHES = [
     Bench("chan_buf", "channel of 128, an item", 4_000_000, 1_000_000, None, "ns_per_op", "ns", True),
     Bench("chan_mpmc", "4 producers, 4 consumers", 2_000_000, 500_000, None, "ns_per_op", "ns", False),
     Bench("select4", "select over 4 channels", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
+    Bench("select_n", "select over 4, one ready", 1_000_000, 200_000, 1, "ns_per_op", "ns", False),
+    Bench("select_park", "select over 4, waits each time", 500_000, 100_000, 1, "ns_per_op", "ns", False),
     Bench("mutex", "64 tasks, lock and unlock", 6_400_000, 640_000, None, "ns_per_op", "ns", False),
     Bench("waiters", "that many wait for a mutex", 40_000, 10_000, None, "ns_per_op", "ns", False),
     Bench("rwmutex", "64 tasks, 1 write in 100", 6_400_000, 640_000, None, "ns_per_op", "ns", False),
