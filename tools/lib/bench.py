@@ -618,8 +618,8 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name; instructions: "
-                   "counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
+                   "processors, channels, waiters and timers; kv: the example kv beside redis-server; stall: the three of that name; "
+                   "instructions: counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw,python", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), python "
