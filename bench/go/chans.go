@@ -82,13 +82,19 @@ func benchChanMPMC(n int) outcome {
 	return outcome{ops: producers * each, result: sum.Load()}
 }
 
-// selectAny receives count values by reflect.Select, which is how Go selects over a number of
-// channels that is only known when it runs.
-func selectAny(c []chan int, count int) int {
+// receives are the cases of reflect.Select, which is how Go selects over a number of channels that is
+// only known when it runs.
+func receives(c []chan int) []reflect.SelectCase {
 	cases := make([]reflect.SelectCase, len(c))
 	for i := range c {
 		cases[i] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(c[i])}
 	}
+	return cases
+}
+
+// selectAny receives count values.
+func selectAny(c []chan int, count int) int {
+	cases := receives(c)
 	sum := 0
 	for range count {
 		_, v, _ := reflect.Select(cases)

@@ -6,30 +6,36 @@ import (
 	"time"
 )
 
-// benchScope puts a deadline of a second around a receive that does not wait.
+// benchScope puts a deadline of a second around a receive that finds a value, which is put
+// there before.
 func benchScope(n int) outcome {
-	empty := make(chan int64, 1)
-	for range n {
+	filled := make(chan int, 1)
+	for i := range n {
+		filled <- i
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		select {
-		case <-empty:
-			fail(1, "scope: the channel should be empty")
-		default:
+		case v := <-filled:
+			check("scope", v, i)
+		case <-ctx.Done():
+			fail(1, "scope: %v", ctx.Err())
 		}
-		err := ctx.Err()
 		cancel()
-		if err != nil {
-			fail(1, "scope: %v", err)
-		}
 	}
 	return outcome{ops: n}
 }
 
-// group is golang.org/x/sync/errgroup.Group without a context and a limit: nothing is cancelled.
+// group is golang.org/x/sync/errgroup.Group by WithContext, without a limit.
 type group struct {
-	wg   sync.WaitGroup
-	once sync.Once
-	err  error
+	cancel func(error)
+	wg     sync.WaitGroup
+	once   sync.Once
+	err    error
+}
+
+// withContext is errgroup.WithContext: the context ends at the first error, or when wait returns.
+func withContext(ctx context.Context) (*group, context.Context) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &group{cancel: cancel}, ctx
 }
 
 func (g *group) spawn(f func() error) {
@@ -37,13 +43,21 @@ func (g *group) spawn(f func() error) {
 	go func() {
 		defer g.wg.Done()
 		if err := f(); err != nil {
-			g.once.Do(func() { g.err = err })
+			g.once.Do(func() {
+				g.err = err
+				if g.cancel != nil {
+					g.cancel(g.err)
+				}
+			})
 		}
 	}()
 }
 
 func (g *group) wait() error {
 	g.wg.Wait()
+	if g.cancel != nil {
+		g.cancel(g.err)
+	}
 	return g.err
 }
 
@@ -52,7 +66,7 @@ func benchGroup(n int) outcome {
 	const size = 10
 	rounds := (n + size - 1) / size
 	for round := range rounds {
-		var g group
+		g, _ := withContext(context.Background()) // the tasks do not wait: none would look at it
 		var numbers [size]int
 		for i := range numbers {
 			numbers[i] = round + i

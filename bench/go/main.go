@@ -44,28 +44,30 @@ type bench struct {
 }
 
 var benches = map[string]bench{
-	"switch":     {n: 3_000_000, procs: 1, run: benchSwitch},
-	"spawn":      {n: 1_000_000, run: benchSpawn},
-	"spawn_join": {n: 1_000_000, run: benchSpawnJoin},
-	"chan_unbuf": {n: 2_000_000, run: benchChanUnbuf},
-	"chan_buf":   {n: 5_000_000, run: benchChanBuf},
-	"chan_mpmc":  {n: 4_000_000, run: benchChanMPMC},
-	"select4":    {n: 2_000_000, run: benchSelect4},
-	"mutex":      {n: 6_400_000, run: benchMutex},
-	"waiters":    {n: 40_000, warmFull: true, run: benchWaiters},
-	"rwmutex":    {n: 6_400_000, run: benchRWMutex},
-	"cond":       {n: 2_000_000, run: benchCond},
-	"broadcast":  {n: 1_000_000, run: benchBroadcast},
-	"scope":      {n: 2_000_000, run: benchScope},
-	"group":      {n: 1_000_000, run: benchGroup},
-	"skynet":     {n: 1_000_000, warmFull: true, run: benchSkynet},
-	"fib":        {n: 30, warmFull: true, run: benchFib},
-	"sieve":      {n: 1500, warmFull: true, run: benchSieve},
-	"gen":        {n: 1_000_000, run: benchGen},
-	"gen_new":    {n: 200_000, run: benchGenNew},
-	"timers":     {n: 100_000, warmFull: true, run: benchTimers},
-	"mem":        {n: 100_000, once: true, run: benchMem},
-	"idleconn":   {n: 10_000, once: true, run: benchIdleconn},
+	"switch":      {n: 3_000_000, procs: 1, run: benchSwitch},
+	"spawn":       {n: 1_000_000, run: benchSpawn},
+	"spawn_join":  {n: 1_000_000, run: benchSpawnJoin},
+	"chan_unbuf":  {n: 2_000_000, run: benchChanUnbuf},
+	"chan_buf":    {n: 5_000_000, run: benchChanBuf},
+	"chan_mpmc":   {n: 4_000_000, run: benchChanMPMC},
+	"select4":     {n: 2_000_000, run: benchSelect4},
+	"select_n":    {n: 1_000_000, run: benchSelectN},
+	"select_park": {n: 500_000, run: benchSelectPark},
+	"mutex":       {n: 6_400_000, run: benchMutex},
+	"waiters":     {n: 40_000, warmFull: true, run: benchWaiters},
+	"rwmutex":     {n: 6_400_000, run: benchRWMutex},
+	"cond":        {n: 2_000_000, run: benchCond},
+	"broadcast":   {n: 1_000_000, run: benchBroadcast},
+	"scope":       {n: 2_000_000, run: benchScope},
+	"group":       {n: 1_000_000, run: benchGroup},
+	"skynet":      {n: 1_000_000, warmFull: true, run: benchSkynet},
+	"fib":         {n: 30, warmFull: true, run: benchFib},
+	"sieve":       {n: 1500, warmFull: true, run: benchSieve},
+	"gen":         {n: 1_000_000, run: benchGen},
+	"gen_new":     {n: 200_000, run: benchGenNew},
+	"timers":      {n: 100_000, warmFull: true, run: benchTimers},
+	"mem":         {n: 100_000, once: true, run: benchMem},
+	"idleconn":    {n: 10_000, once: true, run: benchIdleconn},
 	// Go has no other way to wait for a connection: the same.
 	"idleconn_when": {n: 10_000, once: true, run: benchIdleconn},
 	"preempt":       {n: 2_000, once: true, run: benchPreempt},
@@ -80,7 +82,7 @@ var servers = map[string]func(address string) error{
 	"mixed":    serveMixed,
 }
 
-var cases = 4 // of select4
+var cases = 4 // of select4, select_n and select_park
 var switchTasks = 2
 
 func fail(status int, format string, args ...any) {

@@ -25,7 +25,7 @@ struct bench_args {
     int64_t stack_kib;   /* mem: stack of a parked task, 0: the runtime's default */
     int64_t hogs;        /* preempt: 0: as many as procs */
     int64_t tasks;       /* switch: how many */
-    int64_t cases;       /* select4: how many channels */
+    int64_t cases;       /* select*: how many channels */
     int64_t checkpoint;  /* mixed: 1: /burn calls go_checkpoint; 0: it never calls the runtime */
     int64_t strict;      /* mixed: 1: GO_STRICT, no P is taken from who hogs it */
 };
@@ -67,6 +67,7 @@ struct bench {
 /* The table: one array for each file, ended by an entry without a name. */
 extern const struct bench bench_switch_spawn[];
 extern const struct bench bench_chan[];
+extern const struct bench bench_select[];
 extern const struct bench bench_locks[];
 extern const struct bench bench_scope[];
 extern const struct bench bench_compute[];

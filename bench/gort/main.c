@@ -17,8 +17,8 @@
 enum { REPS_DEFAULT = 3, REPS_MAX = 1000, EXIT_USAGE = 2, WARM_SHARE = 10 };
 
 static const struct bench *const families[] = {
-    bench_switch_spawn, bench_chan, bench_locks, bench_scope, bench_compute, bench_gen,
-    bench_timers_mem, bench_hogs, bench_idleconn, bench_files, bench_servers,
+    bench_switch_spawn, bench_chan, bench_select, bench_locks, bench_scope, bench_compute,
+    bench_gen, bench_timers_mem, bench_hogs, bench_idleconn, bench_files, bench_servers,
 };
 
 void bench_die(const char *fmt, ...)

@@ -46,6 +46,8 @@ BENCHES = [
     Bench("chan_buf", "channel of 128, an item", 4_000_000, 1_000_000, None, "ns_per_op", "ns", True),
     Bench("chan_mpmc", "4 producers, 4 consumers", 2_000_000, 500_000, None, "ns_per_op", "ns", False),
     Bench("select4", "select over 4 channels", 1_000_000, 200_000, None, "ns_per_op", "ns", False),
+    Bench("select_n", "select over 4, one ready", 1_000_000, 200_000, 1, "ns_per_op", "ns", False),
+    Bench("select_park", "select over 4, waits each time", 500_000, 100_000, 1, "ns_per_op", "ns", False),
     Bench("mutex", "64 tasks, lock and unlock", 6_400_000, 640_000, None, "ns_per_op", "ns", False),
     Bench("waiters", "that many wait for a mutex", 40_000, 10_000, None, "ns_per_op", "ns", False),
     Bench("rwmutex", "64 tasks, 1 write in 100", 6_400_000, 640_000, None, "ns_per_op", "ns", False),
@@ -97,9 +99,10 @@ class Unknown(Exception):
 
 
 class Peer:
-    """A runtime: its program, and which server benches it has (None: asks the program); env, arguments: for its servers."""
+    """A runtime: its program, and which servers and other benches it has (None: asks the program); env, arguments: for its
+    servers."""
 
-    def __init__(self, name, label, program, servers=None, tasks=True, env=(), arguments=()):
+    def __init__(self, name, label, program, servers=None, tasks=None, env=(), arguments=()):
         self.name, self.label, self.program, self.servers, self.tasks = name, label, program, servers, tasks
         self.env, self.arguments = {**os.environ, **dict(env)}, arguments
 
@@ -112,9 +115,10 @@ class Peer:
 PEERS = [
     Peer("gort", "gort", OUT / "gort-bench"),
     Peer("go", "Go", OUT / "go-bench"),
-    Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "wake", "http_raw", *STALLS), tasks=False),
-    Peer("strict", "gort, strict", OUT / "gort-bench", servers=STALLS, tasks=False, arguments=["strict=1"]),
-    Peer("hyper", "hyper", BUILD / "hyper/release/hyper-bench", servers=("http",), tasks=False),
+    Peer("raw", "epoll loop", OUT / "gort-raw", servers=("echo", "wake", "http_raw", *STALLS), tasks=()),
+    Peer("strict", "gort, strict", OUT / "gort-bench", servers=STALLS, tasks=(), arguments=["strict=1"]),
+    Peer("hyper", "hyper", BUILD / "hyper/release/hyper-bench", servers=("http",), tasks=()),
+    Peer("python", "Python", ROOT / "bench/python/gen.py", servers=(), tasks=("gen",)),
 ]
 
 notices, errors = [], []
@@ -390,9 +394,8 @@ class Row:
         return isinstance(self.bench, Server)
 
     def wants(self, peer):
-        if self.is_server():
-            return peer.servers is None or self.bench.name in peer.servers
-        return peer.tasks
+        has = peer.servers if self.is_server() else peer.tasks
+        return has is None or self.bench.name in has
 
     def best(self, peer):
         runs = [r for r in self.results.get(peer, []) if r]
@@ -499,6 +502,15 @@ def print_sleepers(rows, peers):
         print_columns(table)
 
 
+def print_others(rows, peers):
+    """Who is neither gort nor Go and has a bench that is not a server."""
+    for row in (r for r in rows if not r.is_server()):
+        for peer in peers:
+            ratio = row.ratios(peer.name)
+            if ratio and peer.name not in ("gort", "go"):
+                print(f"{row.bench.name}: {peer.label} {show(row.value(peer.name), row.bench.unit)}, gort is {ratio[0]:.2f}x")
+
+
 def print_tables(rows, peers, rounds):
     have_go = any(p.name == "go" for p in peers)
     head = ["bench", "procs", "gort"] + (["Go", "gort is", "(min - max)" if rounds > 1 else ""] if have_go else []) + ["CPU s", "steals"]
@@ -523,6 +535,7 @@ def print_tables(rows, peers, rounds):
         print("gort is so many times better than Go: Go's best over gort's best" + spread)
     print("CPU s: user and system time of the best repetition" + (", gort / Go." if have_go else "."))
 
+    print_others(rows, peers)
     print_sleepers(rows, peers)
     servers = [r for r in rows if r.is_server() and r.results]
     if not servers:
@@ -605,12 +618,12 @@ def parse_options():
                                 "build/bench/report.json and build/bench/report.svg.")
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
-                   "processors, channels and timers; kv: the example kv beside redis-server; stall: the three of that name; instructions: "
-                   "counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
+                   "processors, channels, waiters and timers; kv: the example kv beside redis-server; stall: the three of that name; "
+                   "instructions: counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
-    p.add_argument("--peers", default="go,raw", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), hyper, strict "
-                   "(gort that takes no P from hogs: stall alone), none")
+    p.add_argument("--peers", default="go,raw,python", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), python "
+                   "(gen alone), hyper, strict (gort that takes no P from hogs: stall alone), none")
     p.add_argument("--no-build", action="store_true", help="use the programs as they are")
     o = p.parse_args()
     if o.rounds is not None and o.rounds < 1:
@@ -651,7 +664,7 @@ def procs_of(bench, asked):
 def run_scale(peers, machine):
     began = time.monotonic()
     try:
-        scale.run([p for p in peers if p.tasks], run_program, lambda step, steps, text: progress(step, steps, began, text), OUT,
+        scale.run([p for p in peers if p.tasks is None], run_program, lambda step, steps, text: progress(step, steps, began, text), OUT,
                   machine)
     except Failed as e:
         print(f"{clear()}ERROR {e}", file=sys.stderr)

@@ -15,11 +15,11 @@ text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Aria
 .title{font-size:22px;font-weight:700}.group{font-size:14px;font-weight:700;letter-spacing:.02em}
 .name{font-size:13px;font-weight:600}.small{font-size:11px}.value{font-size:11.5px}
 .muted{fill:#59636e}.ratio{font-size:15px;font-weight:700;fill:#0b7a75}.ratio.worse{fill:#59636e}
-.gort{fill:#0e9f97}.go{fill:#aab4bf}.raw{fill:#e0b25c}.plain{fill:#b9a3d6}
+.gort{fill:#0e9f97}.go{fill:#aab4bf}.raw{fill:#e0b25c}.plain{fill:#b9a3d6}.python{fill:#9db4d8}
 @media (prefers-color-scheme:dark){
 text{fill:#e6edf3}.page{fill:#0d1117;stroke:#30363d}.rule{stroke:#262c34}
 .muted{fill:#9198a1}.ratio{fill:#3fd0c6}.ratio.worse{fill:#9198a1}
-.gort{fill:#2bb8af}.go{fill:#59636e}.raw{fill:#b98a35}.plain{fill:#7d659e}
+.gort{fill:#2bb8af}.go{fill:#59636e}.raw{fill:#b98a35}.plain{fill:#7d659e}.python{fill:#5d77a3}
 }
 """
 

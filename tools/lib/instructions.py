@@ -23,7 +23,7 @@ BENCHES = [
     ("rwmutex", 64_000, "a pair"),
     ("cond", 20_000, "a hand-over"),
     ("broadcast", 50_000, "a wake"),
-    ("scope", 20_000, "enter and leave"),
+    ("scope", 20_000, "enter, a send and a receive, leave"),
     ("group", 20_000, "a child"),
     ("gen", 20_000, "a value"),
     ("gen_new", 20_000, "a generator"),

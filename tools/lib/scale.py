@@ -1,5 +1,5 @@
 """tools/bench --only scale: how the cost of an operation grows with the number of tasks, processors,
-channels and timers. One run for each point and runtime, one right after the other."""
+channels, waiters and timers. One run for each point and runtime, one right after the other."""
 import json
 import math
 from collections import namedtuple
@@ -25,8 +25,12 @@ SERIES = [
            lambda x: ["spawn", "--procs", str(x), "--n", "500000"], per_op),
     Series("chan_mpmc", "an item, 4 producers, 4 consumers", "processors", (1, 2, 4, 8, 16, 32, 64),
            lambda x: ["chan_mpmc", "--procs", str(x), "--n", "500000"], per_op),
-    Series("select", "an item, one select over all", "channels", (2, 8, 64, 1_024),
-           lambda x: ["select4", "--procs", "1", "--n", str(max(20_000, 400_000 // x)), f"cases={x}"], per_op),
+    Series("select_n", "a select, one of its channels is ready", "channels", (2, 8, 64, 1_024),
+           lambda x: ["select_n", "--procs", "1", "--n", str(max(5_000, 2_000_000 // x)), f"cases={x}"], per_op),
+    Series("select_park", "a select that waits in all of them", "channels", (2, 8, 64, 1_024),
+           lambda x: ["select_park", "--procs", "1", "--n", str(max(5_000, 2_000_000 // x)), f"cases={x}"], per_op),
+    Series("waiters", "each gets a mutex that all wait for", "waiters", (1_000, 10_000, 40_000, 160_000),
+           lambda x: ["waiters", "--procs", "2", "--n", str(x)], per_op),
     Series("timers", "a sleep, CPU time", "timers", (100, 1_000, 10_000, 100_000, 1_000_000),
            lambda x: ["timers", "--procs", "2", "--n", str(x)], cpu_per_op),
 ]
