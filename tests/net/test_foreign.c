@@ -162,7 +162,7 @@ static void *late_thread(void *arg) {
     return finished();
 }
 
-static go_scope *shared;
+static go_scope *shared; /* stays entered until its canceller is through and makes this NULL */
 
 static void *cancelled_thread(void *arg) {
     char c;
@@ -170,6 +170,8 @@ static void *cancelled_thread(void *arg) {
     go_scope_enter(&s, GO_FOREVER);
     __atomic_store_n(&shared, &s, __ATOMIC_RELEASE);
     T_EQ(go_read(net_int(arg), &c, 1), -ECANCELED);
+    while (__atomic_load_n(&shared, __ATOMIC_ACQUIRE))
+        go_yield();
     T_EQ(go_scope_leave(&s), -ECANCELED);
     return finished();
 }
@@ -183,7 +185,9 @@ static void ends(void *arg) {
     start(cancelled_thread, net_ptr(fd[0]));
     while (!__atomic_load_n(&shared, __ATOMIC_ACQUIRE))
         go_sleep(GO_MILLISECOND);
+    net_wait_parked(1);
     go_scope_cancel(shared);
+    __atomic_store_n(&shared, NULL, __ATOMIC_RELEASE);
     wait_threads();
     start(closed_thread, net_ptr(fd[0]));
     net_wait_parked(1);

@@ -1,8 +1,11 @@
 /* Deadlines and cancels of I/O, and what they leave behind. */
 #include "net.h"
 
+#include <pthread.h>
+#include <sys/ioctl.h>
+
 static go_waitgroup wg;
-static go_scope *shared;
+static go_scope *shared; /* stays entered until its canceller is through and makes this NULL */
 
 static void deadline(void *arg) {
     (void)arg;
@@ -37,6 +40,8 @@ static void cancelled(void *arg) {
     T_EQ(go_read(net_int(arg), &c, 1), -ECANCELED);
     T_EQ(go_read(net_int(arg), &c, 1), -ECANCELED);
     T_EQ(go_poll_until(net_int(arg), POLLIN, go_now() + GO_SECOND), -ECANCELED);
+    while (__atomic_load_n(&shared, __ATOMIC_ACQUIRE))
+        go_yield();
     T_EQ(go_scope_leave(&s), -ECANCELED);
 }
 
@@ -45,13 +50,13 @@ static void cancel(void *arg) {
     int fd[2];
     net_pair(fd);
     for (int i = 0; i < 100; i++) {
-        shared = NULL;
         T_EQ(go_waitgroup_spawn(&wg, cancelled, net_ptr(fd[0])), 0);
         if (i % 2)
             net_wait_parked(1);
         while (!__atomic_load_n(&shared, __ATOMIC_ACQUIRE))
             go_yield();
         go_scope_cancel(shared);
+        __atomic_store_n(&shared, NULL, __ATOMIC_RELEASE);
         T_EQ(go_waitgroup_wait(&wg), 0);
     }
     T_EQ(go_close(fd[0]), 0);
@@ -115,46 +120,240 @@ Test(late, stale_polls_do_not_accumulate) {
     RUN(stale_polls);
 }
 
-/* Data, a deadline and a cancel at once: what arrived is reported or stays for the next reader. */
-static long received;
+/* ---- data, deadlines and cancels at once ----------------------------------------------------- */
+
+enum { RACERS = 3 };
+
+static struct racer {
+    go_mutex lock; /* while a canceller holds it an open scope stays entered */
+    bool open;
+    go_scope scope;
+} racers[RACERS];
+
+static struct {
+    int fd[2];
+    bool over;
+    long bytes, sum;      /* that arrived */
+    long late, cancelled; /* calls that ended so */
+} race;
+
+static void race_enter(struct racer *r) {
+    go_mutex_lock(&r->lock);
+    go_scope_enter(&r->scope, go_now() + 100 * GO_MICROSECOND);
+    r->open = true;
+    go_mutex_unlock(&r->lock);
+}
+
+/* After a call that returned n. */
+static void race_leave(struct racer *r, ssize_t n) {
+    go_mutex_lock(&r->lock);
+    r->open = false;
+    int end = go_scope_leave(&r->scope);
+    go_mutex_unlock(&r->lock);
+    T_ASSERT(n >= 0 || n == end || (n == -ETIMEDOUT && end == -ECANCELED), "%zd, %d", n, end);
+    if (n < 0)
+        __atomic_fetch_add(n == -ETIMEDOUT ? &race.late : &race.cancelled, 1, __ATOMIC_RELAXED);
+}
+
+static void race_canceller(void *arg) {
+    (void)arg;
+    for (int i = 0; !__atomic_load_n(&race.over, __ATOMIC_ACQUIRE); i++) {
+        struct racer *r = &racers[i % RACERS];
+        go_mutex_lock(&r->lock);
+        if (r->open)
+            go_scope_cancel(&r->scope);
+        go_mutex_unlock(&r->lock);
+        T_EQ(go_sleep(i * 37 % 120 * GO_MICROSECOND), 0);
+    }
+}
+
+/* Enough of both have ended a call. */
+static bool race_is_rich(void) {
+    return __atomic_load_n(&race.late, __ATOMIC_RELAXED) >= 20 &&
+           __atomic_load_n(&race.cancelled, __ATOMIC_RELAXED) >= 20;
+}
 
 static void racing_reader(void *arg) {
-    char c;
-    for (;;) {
-        go_scope s;
-        go_scope_enter(&s, go_now() + 100 * GO_MICROSECOND);
-        ssize_t n = go_read(net_int(arg), &c, 1);
-        int late = go_scope_leave(&s);
-        if (n == 0)
-            return;
-        T_ASSERT(n == 1 || n == -ETIMEDOUT, "%zd", n);
-        T_ASSERT(n == 1 || late == -ETIMEDOUT);
-        if (n == 1)
-            __atomic_fetch_add(&received, 1, __ATOMIC_RELAXED);
+    struct racer *r = arg;
+    for (ssize_t n = -1; n != 0;) {
+        unsigned char c[2];
+        struct iovec iov[] = {{&c[0], 1}, {&c[1], 1}};
+        race_enter(r);
+        n = r == racers ? go_readv(race.fd[0], iov, 2) : go_read(race.fd[0], c, 2);
+        race_leave(r, n);
+        for (ssize_t i = 0; i < n; i++)
+            __atomic_fetch_add(&race.sum, c[i], __ATOMIC_RELAXED);
+        __atomic_fetch_add(&race.bytes, n > 0 ? n : 0, __ATOMIC_RELAXED);
     }
 }
 
-static void racing(void *arg) {
+/* What arrived is reported, or stays for the next reader. */
+static void readers_race(void *arg) {
     (void)arg;
-    int fd[2];
-    long n = T_SCALE(3000);
-    net_pair(fd);
-    received = 0;
-    for (int i = 0; i < 3; i++)
-        T_EQ(go_waitgroup_spawn(&wg, racing_reader, net_ptr(fd[0])), 0);
-    for (long i = 0; i < n; i++) {
-        T_EQ(go_write(fd[1], "x", 1), 1);
-        if (i % 7 == 0)
-            go_sleep(100 * GO_MICROSECOND);
+    long n, sum = 0, most = T_SCALE(3000);
+    go_waitgroup canceller = {0};
+    memset(&race, 0, sizeof race);
+    net_pair(race.fd);
+    for (int i = 0; i < RACERS; i++)
+        T_EQ(go_waitgroup_spawn(&wg, racing_reader, &racers[i]), 0);
+    T_EQ(go_waitgroup_spawn(&canceller, race_canceller, NULL), 0);
+    for (n = 0; n < most || !race_is_rich(); n++) {
+        unsigned char c = (unsigned char)(n % 251);
+        T_EQ(go_write(race.fd[1], &c, 1), 1);
+        sum += c;
+        if (n % 7 == 0)
+            T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
     }
-    T_EQ(go_close(fd[1]), 0);
+    T_EQ(go_close(race.fd[1]), 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
-    T_EQ(received, n);
-    T_EQ(go_close(fd[0]), 0);
+    __atomic_store_n(&race.over, true, __ATOMIC_RELEASE);
+    T_EQ(go_waitgroup_wait(&canceller), 0);
+    T_EQ(race.bytes, n);
+    T_EQ(race.sum, sum);
+    T_EQ(go_close(race.fd[0]), 0);
 }
-Test(late, nothing_is_lost_when_data_and_deadline_race) {
-    RUN(racing);
+Test(late, nothing_is_lost_when_data_deadline_and_cancel_race) {
+    RUN(readers_race);
 }
+
+/* What went out is reported: the next write goes on behind it. */
+static void racing_writer(void *arg) {
+    static unsigned char text[251 * 40];
+    (void)arg;
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (unsigned char)(i % 251);
+    for (long at = 0, k = 0, most = T_SCALE(1000000); at < most || !race_is_rich(); k++) {
+        unsigned char *from = text + at % 251;
+        struct iovec iov[] = {{from, 100}, {from + 100, 8000}};
+        race_enter(racers);
+        ssize_t n = k % 3 == 0   ? go_writev(race.fd[1], iov, 2)
+                    : k % 3 == 1 ? go_send(race.fd[1], from, 8100, 0)
+                                 : go_write(race.fd[1], from, 8100);
+        race_leave(racers, n);
+        at += n > 0 ? n : 0;
+        race.sum = at; /* of the writer here */
+    }
+    T_EQ(go_close(race.fd[1]), 0);
+}
+
+static void writers_race(void *arg) {
+    (void)arg;
+    static unsigned char buf[5000];
+    ssize_t n;
+    go_waitgroup canceller = {0};
+    memset(&race, 0, sizeof race);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, race.fd), 0); /* TCP is slow with little room */
+    T_EQ(setsockopt(race.fd[1], SOL_SOCKET, SO_SNDBUF, &(int){1}, sizeof(int)), 0);
+    T_EQ(go_waitgroup_spawn(&wg, racing_writer, NULL), 0);
+    T_EQ(go_waitgroup_spawn(&canceller, race_canceller, NULL), 0);
+    for (int k = 0; (n = go_read(race.fd[0], buf, sizeof buf)) > 0; k++) {
+        for (ssize_t i = 0; i < n; i++, race.bytes++)
+            T_EQ(buf[i], race.bytes % 251);
+        if (k % 5 == 0)
+            T_EQ(go_sleep(k % 7 * 50 * GO_MICROSECOND), 0);
+    }
+    T_EQ(n, 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    __atomic_store_n(&race.over, true, __ATOMIC_RELEASE);
+    T_EQ(go_waitgroup_wait(&canceller), 0);
+    T_EQ(race.bytes, race.sum);
+    T_EQ(go_close(race.fd[0]), 0);
+}
+Test(late, what_is_written_goes_out_once_when_it_races_with_cancels) {
+    RUN(writers_race);
+}
+
+/* ---- a part of what MSG_WAITALL wants -------------------------------------------------------- */
+
+static struct part {
+    int fd, expected;
+    bool message;
+    int refused, through, done;
+    go_scope scope;
+} part;
+
+static ssize_t recv_all(struct part *p, char *buf, size_t n) {
+    struct iovec iov = {buf, n};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    return p->message ? go_recvmsg(p->fd, &msg, MSG_WAITALL) : go_recv(p->fd, buf, n, MSG_WAITALL);
+}
+
+static void take_part(void *arg) {
+    struct part *p = arg;
+    char buf[10];
+    ssize_t n;
+    for (int64_t ns = 5 * GO_MILLISECOND;; ns *= 2) { /* until the part is there in time */
+        go_scope_enter(&p->scope, p->expected == -ETIMEDOUT ? go_now() + ns : GO_FOREVER);
+        n = recv_all(p, buf, sizeof buf);
+        if (n != -ETIMEDOUT)
+            break;
+        T_EQ(go_scope_leave(&p->scope), -ETIMEDOUT);
+    }
+    T_EQ(n, 4);
+    T_EQ(memcmp(buf, "abcd", 4), 0);
+    T_EQ(recv_all(p, buf, sizeof buf), p->expected);
+    __atomic_store_n(&p->refused, 1, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&p->through, __ATOMIC_ACQUIRE))
+        go_yield(); /* a sleep would be refused */
+    T_EQ(go_scope_leave(&p->scope), p->expected);
+    T_EQ(recv_all(p, buf, 6), 6);
+    T_EQ(memcmp(buf, "efghij", 6), 0);
+    __atomic_store_n(&p->done, 1, __ATOMIC_RELEASE);
+}
+
+static void *take_part_thread(void *arg) {
+    take_part(arg);
+    return NULL;
+}
+
+static void await(const int *flag) {
+    while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
+        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+}
+
+/* It has taken what was there, and waits for the rest. */
+static void await_part(int fd) {
+    for (int n = 1; n > 0; go_sleep(100 * GO_MICROSECOND))
+        T_EQ(ioctl(fd, FIONREAD, &n), 0);
+    net_wait_parked(1);
+}
+
+static void parts(void *arg) {
+    (void)arg;
+    for (int i = 0; i < 16; i++) {
+        bool cancels = i & 1, thread = i & 4;
+        int fd[2];
+        pthread_t t;
+        net_pair(fd);
+        part = (struct part){
+            .fd = fd[0], .expected = cancels ? -ECANCELED : -ETIMEDOUT, .message = i & 2};
+        if (i & 8)
+            T_EQ(go_write(fd[1], "abcd", 4), 4);
+        if (thread)
+            T_EQ(pthread_create(&t, NULL, take_part_thread, &part), 0);
+        else
+            SPAWN(take_part, &part);
+        if (!(i & 8)) /* when it has parked for the first, or not yet */
+            T_EQ(go_write(fd[1], "abcd", 4), 4);
+        if (cancels) {
+            await_part(fd[0]);
+            go_scope_cancel(&part.scope);
+        }
+        __atomic_store_n(&part.through, 1, __ATOMIC_RELEASE);
+        await(&part.refused);
+        T_EQ(go_write(fd[1], "efghij", 6), 6);
+        await(&part.done);
+        if (thread)
+            T_EQ(pthread_join(t, NULL), 0); /* it is about to end */
+        T_EQ(go_close(fd[0]), 0);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(late, waitall_returns_the_part_that_came_before_the_end) {
+    RUN(parts);
+}
+
+/* ---- the end of the runtime ------------------------------------------------------------------ */
 
 /* Whoever is parked when main returns is cancelled, and may still clean up. */
 static void left_behind(void *arg) {

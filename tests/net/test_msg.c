@@ -366,7 +366,48 @@ static ssize_t park_recvmsg(int fd) {
     return go_recvmsg(fd, &msg, MSG_WAITALL);
 }
 
+static ssize_t park_readv(int fd) {
+    char c[2];
+    struct iovec iov[] = {{&c[0], 1}, {NULL, 0}, {&c[1], 1}};
+    return go_readv(fd, iov, 3);
+}
+
+static ssize_t park_recv_all(int fd) {
+    char buf[8];
+    return go_recv(fd, buf, sizeof buf, MSG_WAITALL);
+}
+
 static char junk[1 << 16];
+
+static ssize_t park_write(int fd) {
+    ssize_t n;
+    while ((n = go_write(fd, junk, sizeof junk)) > 0)
+        ;
+    return n;
+}
+
+static ssize_t park_writev(int fd) {
+    struct iovec iov[] = {{junk, 1000}, {NULL, 0}, {junk, sizeof junk}};
+    ssize_t n;
+    while ((n = go_writev(fd, iov, 3)) > 0)
+        ;
+    return n;
+}
+
+/* More than there is room for at once: whole, or an error. */
+static ssize_t park_write_all(int fd) {
+    ssize_t n;
+    while ((n = go_write_all(fd, junk, sizeof junk)) == sizeof junk)
+        ;
+    return n;
+}
+
+static ssize_t park_send(int fd) {
+    ssize_t n;
+    while ((n = go_send(fd, junk, sizeof junk, 0)) > 0)
+        ;
+    return n;
+}
 
 static ssize_t park_sendto(int fd) {
     ssize_t n;
@@ -397,15 +438,16 @@ static ssize_t park_sendfile(int fd) {
     return n;
 }
 
-static ssize_t (*const calls[])(int) = {park_recvfrom, park_recvmsg, park_sendto, park_sendmsg,
-                                        park_sendfile};
+static ssize_t (*const calls[])(int) = {park_recvfrom, park_recvmsg, park_readv, park_recv_all,
+                                        park_write, park_writev, park_write_all, park_send,
+                                        park_sendto, park_sendmsg, park_sendfile};
 enum { CALLS = sizeof calls / sizeof *calls, BY_CLOSE = 0, BY_CANCEL, BY_DEADLINE, ENDS };
 
 static struct parked {
     int fd, by, expected;
     ssize_t (*call)(int);
     go_scope scope;
-    int running, done;
+    int running, through, done; /* through: its canceller, until when the scope stays entered */
 } parked;
 
 static void park(void *arg) {
@@ -414,6 +456,8 @@ static void park(void *arg) {
                    p->by == BY_DEADLINE ? go_now() + 5 * GO_MILLISECOND : GO_FOREVER);
     __atomic_store_n(&p->running, 1, __ATOMIC_RELEASE);
     T_EQ(p->call(p->fd), p->expected);
+    while (p->by == BY_CANCEL && !__atomic_load_n(&p->through, __ATOMIC_ACQUIRE))
+        go_yield(); /* a sleep would be refused */
     T_EQ(go_scope_leave(&p->scope), p->by == BY_CLOSE ? 0 : p->expected);
     __atomic_store_n(&p->done, 1, __ATOMIC_RELEASE);
 }
@@ -439,8 +483,10 @@ static void ends_one(int by, ssize_t (*call)(int), int fd[2], bool thread) {
     await(&parked.running);
     if (by != BY_DEADLINE)
         net_wait_parked(1);
-    if (by == BY_CANCEL)
+    if (by == BY_CANCEL) {
         go_scope_cancel(&parked.scope);
+        __atomic_store_n(&parked.through, 1, __ATOMIC_RELEASE);
+    }
     if (by == BY_CLOSE)
         T_EQ(go_close(fd[0]), 0);
     await(&parked.done);

@@ -29,13 +29,14 @@ static pid_t child(int code, int *end) {
     return pid;
 }
 
-/* Those of wait_pid alone: a spare M that comes meanwhile has a ring. */
-static int open_pidfds(void) {
+/* Those of wait_pid and signal_wait alone: a spare M that comes meanwhile has a ring. */
+static int open_fds(void) {
     int n = 0;
     for (int fd = 0; fd < 1024; fd++) {
         char path[64], to[64] = "";
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        n += readlink(path, to, sizeof to - 1) > 0 && strstr(to, "pidfd") != NULL;
+        n += readlink(path, to, sizeof to - 1) > 0 &&
+             (strstr(to, "pidfd") || strstr(to, "signalfd"));
     }
     return n;
 }
@@ -56,7 +57,7 @@ static void reaps(void *arg) {
     struct waiter w[N];
     go_task *t[N];
     go_close(go_listen("tcp", "127.0.0.1:0")); /* warm */
-    int before = open_pidfds();
+    int before = open_fds();
     for (int i = 0; i < N; i++) {
         w[i].pid = child(i + 1, &w[i].end);
         T_ASSERT((t[i] = go_task_spawn(wait_for, &w[i])) != NULL);
@@ -86,7 +87,7 @@ static void reaps(void *arg) {
     T_EQ(go_wait_pid(-1, &status), -EINVAL);
     T_EQ(go_wait_pid(getpid(), &status), -ECHILD);
     T_EQ(go_wait_pid(1, &status), -ECHILD);
-    T_EQ(open_pidfds(), before);
+    T_EQ(open_fds(), before);
 }
 static void *reaps_on_thread(void *arg) {
     struct waiter *w = arg;
@@ -112,7 +113,7 @@ static void cancelled(void *arg) {
     struct waiter w;
     go_scope s;
     go_close(go_listen("tcp", "127.0.0.1:0")); /* warm */
-    int before = open_pidfds();
+    int before = open_fds();
     w.pid = child(4, &w.end);
     go_task *t = go_task_spawn(wait_for, &w);
     net_wait_parked(1);
@@ -143,7 +144,7 @@ static void cancelled(void *arg) {
     for (int i = 0; i < 2; i++)
         T_EQ(go_task_join(both[i], NULL), 0);
     T_EQ(two[0].r + two[1].r, -ECHILD);
-    T_EQ(open_pidfds(), before);
+    T_EQ(open_fds(), before);
 }
 Test(process, a_cancel_leaves_the_child_there) {
     RUN(cancelled);
@@ -269,12 +270,16 @@ static void take_signal(void *arg) {
     got[rt_fetch_add(&ngot, 1)] = r;
 }
 
+static void *wait_for_signal(void *set) {
+    return net_ptr(go_signal_wait(set));
+}
+
 static void signals(void *arg) {
     (void)arg;
     sigset_t both = set_of(SIGUSR1, SIGUSR2), one = set_of(SIGUSR1, 0), none = set_of(0, 0);
     sigset_t never = set_of(SIGKILL, SIGSTOP);
     go_close(go_listen("tcp", "127.0.0.1:0")); /* warm */
-    int before = open_pidfds();
+    int before = open_fds();
     T_EQ(go_signal_wait(NULL), -EINVAL);
     T_EQ(go_signal_wait(&none), -EINVAL);
     T_EQ(go_signal_wait(&never), -EINVAL);
@@ -297,9 +302,18 @@ static void signals(void *arg) {
     T_EQ(go_signal_wait(&one), -ETIMEDOUT); /* and does not take it */
     T_EQ(go_scope_leave(&s), -ETIMEDOUT);
     T_EQ(go_signal_wait(&one), SIGUSR1);
+
+    go_task *t = go_task_spawn(wait_for_signal, &one);
+    net_wait_parked(1);
+    T_EQ(go_task_cancel(t), 0);
+    void *r;
+    T_EQ(go_task_join(t, &r), 0);
+    T_EQ(net_int(r), -ECANCELED);
+    T_EQ(kill(getpid(), SIGUSR1), 0); /* for the next: nobody is left behind who takes it */
+    T_EQ(go_signal_wait(&one), SIGUSR1);
     rt_fault_arm(RT_FAULT_SIGNALFD, 1, false, EMFILE);
     T_EQ(go_signal_wait(&one), -EMFILE);
-    T_EQ(open_pidfds(), before);
+    T_EQ(open_fds(), before);
 }
 static void run_signals(void) {
     sigset_t set = set_of(SIGUSR1, 0);

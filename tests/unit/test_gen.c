@@ -261,6 +261,53 @@ Test(gen, its_id_is_that_of_whoever_asks) {
     t_stop();
 }
 
+static go_local place;
+
+/* Finds what the caller has set, and sets the caller's. */
+static void swap_local(go_gen *g, void *arg) {
+    for (void *in = arg; !go_gen_closed(g);) {
+        void *found = go_local_get(place);
+        T_EQ(go_local_set(place, in), 0);
+        go_yield(); /* perhaps on another thread, still the same */
+        T_ASSERT(go_local_get(place) == in);
+        in = go_gen_yield(g, found);
+    }
+}
+
+static void swap(go_gen *g, intptr_t found, intptr_t in) {
+    void *v;
+    T_EQ(t_int(go_local_get(place)), found);
+    T_EQ(go_gen_send(g, t_ptr(in), &v), 0);
+    T_EQ(t_int(v), found);
+    T_EQ(t_int(go_local_get(place)), in);
+}
+
+static void *swap_twice(void *arg) {
+    intptr_t mine = (intptr_t)go_id() * 100; /* of a foreign thread 0 */
+    swap(arg, 0, mine + 1);
+    go_yield();
+    swap(arg, mine + 1, mine + 2);
+    return NULL;
+}
+
+GTest(gen, its_locals_are_those_of_whoever_asks) {
+    go_gen *g = new_gen(swap_local, t_ptr(7));
+    pthread_t t;
+    T_ASSERT(place = go_local_new(NULL));
+    T_EQ(go_local_set(place, t_ptr(5)), 0);
+    T_EQ(t_int(next_of(g)), 5);
+    T_EQ(t_int(go_local_get(place)), 7);
+    for (intptr_t i = 0; i < 20; i++) {
+        T_JOIN(go_task_spawn(swap_twice, g));
+        swap(g, 7 + i, 8 + i);
+    }
+    T_EQ(pthread_create(&t, NULL, swap_twice, g), 0);
+    T_EQ(pthread_join(t, NULL), 0);
+    swap(g, 27, 28);
+    T_EQ(go_gen_close(g), 0);
+    T_EQ(t_int(go_local_get(place)), 28);
+}
+
 static void yield_results(go_gen *g, void *arg) {
     (void)arg;
     while (!go_gen_closed(g))
@@ -406,6 +453,83 @@ Test(gen, what_parks_inside_one_is_whoever_asks, .timeout = 120) {
     t_stop();
     T_EQ(total, (int64_t)n * (n + 1));
     go_chan_free(feed);
+}
+
+static uint32_t taken;
+
+static void read_bytes(go_gen *g, void *arg) {
+    ssize_t n = -1;
+    for (unsigned char c; n != 0 && !go_gen_closed(g);) {
+        n = go_read((int)t_int(arg), &c, 1);
+        if (n != 0)
+            go_gen_yield(g, t_ptr(n == 1 ? c : n));
+    }
+}
+
+/* Each byte when all before it were taken, and somebody waits for it. */
+static void *feed_bytes(void *arg) {
+    int fd = (int)t_int(arg);
+    for (unsigned char i = 0; i < 100; i++) {
+        T_AWAIT(rt_load_acquire(&taken) == i && t_stats().fd_waits == 1);
+        T_EQ(go_write(fd, &i, 1), 1);
+    }
+    T_AWAIT(rt_load_acquire(&taken) == 100 && t_stats().fd_waits == 1);
+    T_EQ(go_close(fd), 0);
+    return NULL;
+}
+
+static void *take_bytes(void *arg) {
+    for (intptr_t i = 0; i < 100; i++) {
+        T_EQ(t_int(next_of(arg)), i);
+        rt_store_release(&taken, (uint32_t)i + 1);
+    }
+    must_be_over(arg);
+    return NULL;
+}
+
+Test(gen, a_read_inside_one_parks_whoever_asks) {
+    t_start((unsigned)t_procs());
+    for (int i = 0; i < 2; i++) {
+        int fd[2];
+        T_EQ(pipe(fd), 0);
+        rt_store_release(&taken, 0);
+        go_gen *g = new_gen(read_bytes, t_ptr(fd[0]));
+        go_task *feeder = go_task_spawn(feed_bytes, t_ptr(fd[1]));
+        if (i == 0)
+            T_JOIN(go_task_spawn(take_bytes, g));
+        else
+            take_bytes(g); /* on a foreign thread */
+        T_JOIN(feeder);
+        T_EQ(go_gen_close(g), 0);
+        T_EQ(go_close(fd[0]), 0);
+    }
+    t_stop();
+}
+
+static void *ask_for_a_result(void *arg) {
+    return next_of(arg);
+}
+
+/* The read of one that was cancelled has taken nothing: the next who asks gets the byte. */
+GTest(gen, a_cancel_ends_a_read_inside_one_and_loses_nothing) {
+    int fd[2];
+    T_EQ(pipe(fd), 0);
+    go_gen *g = new_gen(read_bytes, t_ptr(fd[0]));
+    for (int i = 0; i < 20; i++) {
+        go_task *t = go_task_spawn(ask_for_a_result, g);
+        T_AWAIT(t_stats().fd_waits == 1);
+        T_EQ(go_task_cancel(t), 0);
+        T_EQ(t_int(T_JOIN(t)), -ECANCELED);
+        go_scope s;
+        go_scope_enter(&s, go_now() + 200 * GO_MICROSECOND);
+        T_EQ(t_int(next_of(g)), -ETIMEDOUT);
+        T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+        T_EQ(go_write(fd[1], "x", 1), 1);
+        T_EQ(t_int(next_of(g)), 'x');
+    }
+    T_EQ(go_gen_close(g), 0);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
 }
 
 /* ---- handed on --------------------------------------------------------------------------------

@@ -78,10 +78,45 @@ static int way_join(void) {
     rt_store_release(&stop_endless, 1);
     return r; /* the task ends, and is freed by the stop */
 }
+static int way_gather(void) {
+    go_task *tasks[2];
+    rt_store_release(&stop_endless, 0);
+    for (int i = 0; i < 2; i++)
+        tasks[i] = go_task_spawn(endless, NULL);
+    int r = go_gather(tasks, 2, NULL);
+    T_ASSERT(tasks[0] && tasks[1]);
+    rt_store_release(&stop_endless, 1);
+    return r;
+}
+static int way_cond(void) {
+    go_cond c = {0};
+    go_mutex m = {0};
+    go_mutex_lock(&m);
+    int r = go_cond_wait(&c, &m);
+    T_EQ(go_mutex_trylock(&m), -EBUSY);
+    go_mutex_unlock(&m);
+    T_ASSERT(!c.rt_waiters);
+    return r;
+}
+static int way_sem(void) {
+    go_sem s;
+    go_sem_init(&s, 0);
+    int r = go_sem_acquire(&s);
+    T_EQ(go_sem_try_acquire(&s), -EAGAIN);
+    return r;
+}
+static int way_barrier(void) {
+    go_barrier b;
+    go_barrier_init(&b, 2);
+    int r = go_barrier_wait(&b);
+    T_EQ(b.rt_arrived, 0);
+    return r;
+}
 
-static int (*const ways[])(void) = {way_sleep,     way_long_sleep, way_recv, way_send,
-                                    way_rendezvous, way_waitgroup,  way_poll, way_read,
-                                    way_recv_socket, way_join};
+static int (*const ways[])(void) = {way_sleep,       way_long_sleep, way_recv,   way_send,
+                                    way_rendezvous,  way_waitgroup,  way_poll,   way_read,
+                                    way_recv_socket, way_join,       way_gather, way_cond,
+                                    way_sem,         way_barrier};
 #define N_WAYS ((int)T_COUNT(ways))
 
 /* ---- cancels --------------------------------------------------------------------------------- */
