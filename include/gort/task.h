@@ -1,8 +1,10 @@
-/* gort/task.h - the runtime, green threads, and tasks that can be joined. */
+/* gort/task.h - the runtime, green threads, and tasks that can be joined. Brings gort/time.h along,
+ * for go_now and go_sleep. */
 #ifndef GORT_TASK_H
 #define GORT_TASK_H
 
 #include <gort/base.h>
+#include <gort/time.h>
 
 GO_BEGIN_DECLS
 
