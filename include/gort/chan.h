@@ -1,6 +1,7 @@
 /* gort/chan.h - channels: typed by the size of their elements, shared by green and other threads.
  *
- * A channel needs no running runtime: threads may use one before go_start and after go_stop. */
+ * A channel needs no running runtime: threads may use one before go_start and after go_stop. In a
+ * forked child: see gort.h. */
 #ifndef GORT_CHAN_H
 #define GORT_CHAN_H
 

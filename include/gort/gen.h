@@ -18,7 +18,7 @@
  *
  * Misuse aborts with one line: two who use a generator at once, one that asks itself, a yield
  * elsewhere than in its function or the functions that this calls, a scope or group that is entered
- * inside and not left before a yield or the end. */
+ * inside and not left before a yield or the end. In a forked child: see gort.h. */
 #ifndef GORT_GEN_H
 #define GORT_GEN_H
 

@@ -1,5 +1,5 @@
 /* gort/task.h - the runtime, green threads, and tasks that can be joined. Brings gort/time.h along,
- * for go_now and go_sleep. */
+ * for go_now and go_sleep. In a forked child: see gort.h. */
 #ifndef GORT_TASK_H
 #define GORT_TASK_H
 
@@ -235,7 +235,8 @@ GO_API int go_task_detach(go_task *t);
  * scope; -ENOMEM; -EINVAL when tasks is NULL and n is not 0; -ENXIO in a forked child. */
 GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
-/* A place for one pointer in every green thread, and in every other thread. */
+/* A place for one pointer in every green thread, and in every other thread. In a forked child: see
+ * gort.h. */
 typedef struct go_local_key *go_local;
 
 enum { GO_LOCAL_MAX = 1024 }; /* places that a process may make */
