@@ -98,7 +98,8 @@ struct go_spawn_options {
 /* As go_spawn, with options; o NULL is go_spawn. Further error: -EINVAL for a bad option. */
 GO_API int go_spawn_with(const struct go_spawn_options *o, void (*fn)(void *), void *arg);
 
-/* Let others run. Parks; on another thread it is sched_yield(2). */
+/* Let others run. Parks; on another thread it is sched_yield(2). Nothing refuses it: in a cancelled
+ * scope, and past its deadline, it yields as ever. A loop that only yields asks go_canceled. */
 GO_API void go_yield(void);
 
 /* Identity of the calling green thread, > 0 and never used twice in a process; 0 on another
