@@ -14,7 +14,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,25 +29,39 @@ enum { THINK_MS = 40, PATIENCE_MS = 400 };
 
 static char address[32]; /* of the server: "127.0.0.1:port" */
 static struct sockaddr_in server;
-static _Atomic int fetched;
-static _Atomic int most_threads;
+static _Atomic int fetched, late;                           /* pages */
+static _Atomic int most_threads, under_way, most_under_way; /* under way: downloads */
 
 static void fail(const char *what, int err) {
     fprintf(stderr, "downloads: %s: %s\n", what, strerror(err));
     exit(1);
 }
 
+static void at_least(_Atomic int *most, int n) {
+    for (int seen = *most; n > seen && !atomic_compare_exchange_weak(most, &seen, n);)
+        ;
+}
+
 /* Every way of fetching comes by here while it waits. */
 static void count_threads(void) {
     char line[128];
-    int n = 0, most = most_threads;
+    int n = 0;
     FILE *f = fopen("/proc/self/status", "r");
     while (f && n == 0 && fgets(line, sizeof line, f))
         sscanf(line, "Threads: %d", &n);
     if (f)
         fclose(f);
-    while (n > most && !atomic_compare_exchange_weak(&most_threads, &most, n))
-        ;
+    at_least(&most_threads, n);
+}
+
+static void download_begins(void) {
+    at_least(&most_under_way, ++under_way);
+}
+
+static void download_ends(int err) {
+    under_way--;
+    fetched += err == 0;
+    late += err == ETIMEDOUT;
 }
 
 /* ---- the server ------------------------------------------------------------------------------ */
@@ -104,19 +117,28 @@ static size_t make_request(char *buffer, size_t size, int page) {
     return (size_t)snprintf(buffer, size, "GET /%d HTTP/1.1\r\nHost: %s\r\n\r\n", page, address);
 }
 
-static void *fetch_plainly(void *arg) {
+/* 0 or an error of errno. */
+static int get_plainly(int page) {
     char buffer[512];
-    size_t size = make_request(buffer, sizeof buffer, (int)(intptr_t)arg);
+    size_t size = make_request(buffer, sizeof buffer, page);
     struct timeval patience = {.tv_usec = PATIENCE_MS * 1000};
+    int err = ECONNABORTED;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (connect(fd, (struct sockaddr *)&server, sizeof server) == 0 &&
         write(fd, buffer, size) == (ssize_t)size) {
         count_threads();
-        if (read(fd, buffer, sizeof buffer) > 0)
-            fetched++;
+        ssize_t n = read(fd, buffer, sizeof buffer);
+        if (n != 0)
+            err = n > 0 ? 0 : errno == EAGAIN ? ETIMEDOUT : errno;
     }
     close(fd);
+    return err;
+}
+
+static void *fetch_plainly(void *arg) {
+    download_begins();
+    download_ends(get_plainly((int)(intptr_t)arg));
     return NULL;
 }
 
@@ -141,26 +163,30 @@ static void a_thread_each(void) {
 static go_sem places;
 static go_waitgroup downloads;
 
-static bool get(int page) {
+/* 0 or an error of errno. */
+static int get(int page) {
     char buffer[512];
     size_t size = make_request(buffer, sizeof buffer, page);
     int fd = go_dial("tcp", address);
     if (fd < 0)
-        return false;
+        return -fd;
     count_threads();
-    bool good = go_write_all(fd, buffer, size) > 0 && go_read(fd, buffer, sizeof buffer) > 0;
+    ssize_t n = go_write_all(fd, buffer, size);
+    if (n > 0)
+        n = go_read(fd, buffer, sizeof buffer);
     go_close(fd);
-    return good;
+    return n > 0 ? 0 : n < 0 ? (int)-n : ECONNABORTED;
 }
 
 static void fetch_green(void *arg) {
     go_scope patience; /* for all that get() waits for */
     if (go_sem_acquire(&places) != 0)
         return;
+    download_begins();
     go_scope_enter(&patience, go_now() + PATIENCE_MS * GO_MILLISECOND);
-    if (get((int)(intptr_t)arg))
-        fetched++;
+    int err = get((int)(intptr_t)arg);
     go_scope_leave(&patience);
+    download_ends(err);
     go_sem_release(&places);
 }
 
@@ -183,7 +209,7 @@ static void green_threads(void) {
 
 static void measure(const char *name, void (*run)(void)) {
     struct rusage usage;
-    int status, seen[2], ends[2];
+    int status, seen[4], ends[2];
     if (pipe(ends) < 0)
         fail("pipe", errno);
     int64_t begin = go_now();
@@ -191,14 +217,17 @@ static void measure(const char *name, void (*run)(void)) {
     if (pid == 0) {
         run();
         seen[0] = most_threads;
-        seen[1] = fetched;
+        seen[1] = most_under_way;
+        seen[2] = fetched;
+        seen[3] = late;
         _exit(write(ends[1], seen, sizeof seen) == sizeof seen ? 0 : 1);
     }
     if (pid < 0 || wait4(pid, &status, 0, &usage) != pid || status != 0 ||
         read(ends[0], seen, sizeof seen) != sizeof seen)
         exit(1);
-    printf("%-30s %6.0f ms %8d %6.1f MB %6d of %d\n", name, (double)(go_now() - begin) / 1e6,
-           seen[0], (double)usage.ru_maxrss / 1024, seen[1], PAGES);
+    printf("%-30s %6.0f ms %8d %8d %6.1f MB %6d of %d, %d late\n", name,
+           (double)(go_now() - begin) / 1e6, seen[0], seen[1], (double)usage.ru_maxrss / 1024,
+           seen[2], PAGES, seen[3]);
     fflush(stdout);
     close(ends[0]);
     close(ends[1]);
@@ -208,7 +237,7 @@ int main(void) {
     pid_t pid = start_server();
     printf("%d pages that take %d ms each, but one never comes; patience for each: %d ms\n\n",
            PAGES, THINK_MS, PATIENCE_MS);
-    printf("%-30s %9s %8s %9s %12s\n", "", "time", "threads", "memory", "pages");
+    printf("%-30s %9s %8s %8s %9s %12s\n", "", "time", "threads", "at once", "memory", "pages");
     fflush(stdout); /* or the children would have it, too */
     measure("one by one", one_by_one);
     measure("a thread each", a_thread_each);

@@ -1,6 +1,7 @@
 /* gort/chan.h - channels: typed by the size of their elements, shared by green and other threads.
  *
- * A channel needs no running runtime: threads may use one before go_start and after go_stop. */
+ * A channel needs no running runtime: threads may use one before go_start and after go_stop. In a
+ * forked child: see gort.h. */
 #ifndef GORT_CHAN_H
 #define GORT_CHAN_H
 
@@ -28,15 +29,16 @@ GO_API int go_chan_send(go_chan *c, const void *elem);
  * scope, -ENOMEM as above, and then nothing was taken. A NULL channel aborts. */
 GO_API int go_chan_recv(go_chan *c, void *elem);
 
-/* As send and recv but they never park: -EAGAIN when they would have to. Not cancellable. */
+/* As send and recv but they never park: -EAGAIN when they would have to. Not cancellable. A NULL
+ * channel aborts. */
 GO_API int go_chan_try_send(go_chan *c, const void *elem);
 GO_API int go_chan_try_recv(go_chan *c, void *elem);
 
 /* Close c: senders, also parked ones, get -EPIPE; receivers drain what is buffered, then get
- * -EPIPE. Returns 0, -EALREADY when it was closed. Never parks. */
+ * -EPIPE. Returns 0, -EALREADY when it was closed. Never parks. A NULL channel aborts. */
 GO_API int go_chan_close(go_chan *c);
 
-/* Elements buffered now, and room for how many in all. */
+/* Elements buffered now, and room for how many in all; both 0 for NULL. Never park. */
 GO_API size_t go_chan_len(const go_chan *c);
 GO_API size_t go_chan_cap(const go_chan *c);
 

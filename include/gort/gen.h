@@ -18,7 +18,7 @@
  *
  * Misuse aborts with one line: two who use a generator at once, one that asks itself, a yield
  * elsewhere than in its function or the functions that this calls, a scope or group that is entered
- * inside and not left before a yield or the end. */
+ * inside and not left before a yield or the end. In a forked child: see gort.h. */
 #ifndef GORT_GEN_H
 #define GORT_GEN_H
 
@@ -47,10 +47,12 @@ GO_API int go_gen_send(go_gen *g, void *in, void **value);
 
 /* Inside the generator: hand out value, and wait for the next go_gen_next (returns NULL),
  * go_gen_send (returns its `in`) or go_gen_close (returns NULL, and go_gen_closed says 1). Goes on
- * as whoever made that call. */
+ * as whoever made that call. On any other stack than g's it aborts. NULL is not looked for, and is
+ * a SIGSEGV. */
 GO_API void *go_gen_yield(go_gen *g, void *value);
 
-/* Inside the generator: 1 when it was closed and has to clean up and return, else 0. */
+/* Inside the generator: 1 when it was closed and has to clean up and return, else 0. Elsewhere 0 as
+ * long as g is there. NULL is a SIGSEGV, as above. */
 GO_API int go_gen_closed(go_gen *g);
 
 /* End g and free it. One that was never asked is not run. One that waits in a yield goes on once

@@ -3,10 +3,13 @@
  * Every call here parks unless its comment says otherwise, works on a green thread and on any other
  * thread, needs the running runtime (-ENXIO otherwise), and honours the scope (-ECANCELED,
  * -ETIMEDOUT): the check is made before the call is tried; what was transferred is always reported.
- * EINTR is never reported. A bad or closed descriptor is -EBADF, also when it is closed by go_close
- * while the call is parked. A descriptor on which a call here was made is closed with go_close.
- * O_NONBLOCK is never set on a descriptor that gort did not make. A write to a closed peer is
- * -EPIPE, and on sockets never raises SIGPIPE. */
+ * EINTR is never reported. -ENOMEM: no memory for the descriptor's place in gort's table, which
+ * grows by the first call on a number, or for the timer of a deadline; then nothing was
+ * transferred, but by go_write_all; a descriptor that the call has made is closed again. A bad or
+ * closed descriptor is -EBADF, also when it is closed by go_close while the call is parked. A
+ * descriptor on which a call here was made is closed with go_close. O_NONBLOCK is never set on a
+ * descriptor that gort did not make. A write to a closed peer is -EPIPE, and on sockets never
+ * raises SIGPIPE. */
 #ifndef GORT_IO_H
 #define GORT_IO_H
 

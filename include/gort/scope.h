@@ -5,7 +5,7 @@
  * (-ETIMEDOUT). Level-triggered: so it stays until the scope is left. An operation that has
  * happened is reported as happened; the cancel is seen by the next call. Not cancellable: locks,
  * go_close, go_task_reap, go_group_wait. Model: the cancel scopes of Trio (N. J. Smith, "Timeouts
- * and cancellation for humans", 2018). */
+ * and cancellation for humans", 2018). In a forked child: see gort.h. */
 #ifndef GORT_SCOPE_H
 #define GORT_SCOPE_H
 

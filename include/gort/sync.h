@@ -2,7 +2,7 @@
  *
  * Zeroed memory is a valid object of each type but go_barrier; a go_sem has no units then. They are
  * plain structs that may be put anywhere, need no running runtime, and may be freed by whoever
- * their release lets go. Fields are private. */
+ * their release lets go. Fields are private. In a forked child: see gort.h. */
 #ifndef GORT_SYNC_H
 #define GORT_SYNC_H
 

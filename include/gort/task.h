@@ -1,8 +1,10 @@
-/* gort/task.h - the runtime, green threads, and tasks that can be joined. */
+/* gort/task.h - the runtime, green threads, and tasks that can be joined. Brings gort/time.h along,
+ * for go_now and go_sleep. In a forked child: see gort.h. */
 #ifndef GORT_TASK_H
 #define GORT_TASK_H
 
 #include <gort/base.h>
+#include <gort/time.h>
 
 GO_BEGIN_DECLS
 
@@ -96,7 +98,8 @@ struct go_spawn_options {
 /* As go_spawn, with options; o NULL is go_spawn. Further error: -EINVAL for a bad option. */
 GO_API int go_spawn_with(const struct go_spawn_options *o, void (*fn)(void *), void *arg);
 
-/* Let others run. Parks; on another thread it is sched_yield(2). */
+/* Let others run. Parks; on another thread it is sched_yield(2). Nothing refuses it: in a cancelled
+ * scope, and past its deadline, it yields as ever. A loop that only yields asks go_canceled. */
 GO_API void go_yield(void);
 
 /* Identity of the calling green thread, > 0 and never used twice in a process; 0 on another
@@ -233,7 +236,8 @@ GO_API int go_task_detach(go_task *t);
  * scope; -ENOMEM; -EINVAL when tasks is NULL and n is not 0; -ENXIO in a forked child. */
 GO_API int go_gather(go_task *tasks[], size_t n, void *results[]);
 
-/* A place for one pointer in every green thread, and in every other thread. */
+/* A place for one pointer in every green thread, and in every other thread. In a forked child: see
+ * gort.h. */
 typedef struct go_local_key *go_local;
 
 enum { GO_LOCAL_MAX = 1024 }; /* places that a process may make */

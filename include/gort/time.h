@@ -1,4 +1,4 @@
-/* gort/time.h - the clock, sleeping, timers and tickers. */
+/* gort/time.h - the clock, sleeping, timers and tickers. In a forked child: see gort.h. */
 #ifndef GORT_TIME_H
 #define GORT_TIME_H
 

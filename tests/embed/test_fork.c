@@ -27,6 +27,10 @@ static int nothing_child(void *arg) {
 static void nothing_gen(go_gen *g, void *arg) {
     (void)g, (void)arg;
 }
+static void echo_gen(go_gen *g, void *arg) {
+    while (!go_gen_closed(g))
+        arg = go_gen_yield(g, arg);
+}
 
 /* ---- what a child is told -------------------------------------------------------------------- */
 
@@ -34,6 +38,9 @@ static struct {
     go_task *task;
     go_timer *timer;
     go_chan *ticker;
+    go_gen *gen;
+    go_local local;
+    bool green; /* who forks is a green thread */
     int pair[2], file;
 } made;
 
@@ -60,6 +67,7 @@ static void refused_runtime(void) {
     REFUSED(go_spawn(nothing, NULL));
     REFUSED(go_spawn_with(&so, nothing, NULL));
     REFUSED(go_blocking(nothing_task, NULL, NULL));
+    REFUSED(go_set_procs(1));
     REFUSED(go_waitgroup_spawn(&wg, nothing, NULL));
     REFUSED(go_task_join(made.task, NULL));
     REFUSED(go_task_cancel(made.task));
@@ -129,17 +137,162 @@ static void refused_io(void) {
     T_EQ(go_close(fd), 0);
 }
 
-/* What needs no runtime, and nothing of libc's that another thread may have held at the fork. */
-static void works_without_runtime(void) {
-    go_mutex m = {0};
+/* What needs no runtime, with objects of the child's own: nobody held them, or waited there, at the
+ * fork. All that waits here ends by a deadline. */
+static void channels_work(void) {
+    int v = 1;
     go_scope s;
-    go_scope_enter(&s, GO_FOREVER);
+    go_chan *c = go_chan_new(sizeof v, 1), *r = go_chan_new(0, 0);
+    struct go_case cases[] = {GO_CASE_RECV(r, NULL), GO_CASE_RECV(c, &v)};
+    T_ASSERT(c && r);
+    struct pollfd host = {.fd = go_chan_fd(c), .events = POLLIN};
+    T_EQ(go_chan_send(c, &v), 0);
+    T_EQ(go_chan_try_send(c, &v), -EAGAIN);
+    T_ASSERT(go_chan_len(c) == 1 && go_chan_cap(c) == 1);
+    T_EQ(poll(&host, 1, 0), 1);
+    v = 0;
+    T_EQ(go_chan_recv(c, &v), 0);
+    T_EQ(v, 1);
+    T_EQ(poll(&host, 1, 0), 0);
+    T_EQ(go_chan_try_recv(c, &v), -EAGAIN);
+    T_EQ(go_select(cases, 2, GO_NOW), -EAGAIN);
+    T_EQ(go_select(cases, 2, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    T_EQ(go_chan_try_send(c, &v), 0);
+    T_EQ(go_select(cases, 2, GO_FOREVER), 1);
+    go_scope_enter(&s, go_now() + GO_MILLISECOND);
+    T_EQ(go_chan_recv(c, &v), -ETIMEDOUT);
+    T_EQ(go_chan_send(r, NULL), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    T_EQ(go_chan_close(c), 0);
+    T_EQ(go_chan_close(c), -EALREADY);
+    T_EQ(go_chan_send(c, &v), -EPIPE);
+    T_EQ(go_chan_recv(c, &v), -EPIPE);
+    T_EQ(go_select(cases, 2, GO_FOREVER), 1);
+    T_EQ(cases[1].result, -EPIPE);
+    go_chan_free(c);
+    go_chan_free(r);
+}
+
+static int ran_once;
+
+static void once(void) {
+    ran_once++;
+}
+
+static void locks_work(void) {
+    go_mutex m = {0};
+    go_rwmutex rw = {0};
+    go_cond c = {0};
+    go_once o = {0};
     go_mutex_lock(&m);
     T_EQ(go_mutex_trylock(&m), -EBUSY);
+    T_EQ(go_mutex_lock_until(&m, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    T_EQ(go_cond_wait_until(&c, &m, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+    go_cond_signal(&c);
+    go_cond_broadcast(&c);
     go_mutex_unlock(&m);
+    T_EQ(go_mutex_lock_until(&m, GO_NOW), 0);
+    go_mutex_unlock(&m);
+    go_rwmutex_rdlock(&rw);
+    T_EQ(go_rwmutex_tryrdlock(&rw), 0);
+    T_EQ(go_rwmutex_trywrlock(&rw), -EBUSY);
+    go_rwmutex_rdunlock(&rw);
+    go_rwmutex_rdunlock(&rw);
+    go_rwmutex_wrlock(&rw);
+    T_EQ(go_rwmutex_tryrdlock(&rw), -EBUSY);
+    go_rwmutex_wrunlock(&rw);
+    go_once_do(&o, once);
+    go_once_do(&o, once);
+    T_EQ(ran_once, 1);
+}
+
+static void counts_work(void) {
+    go_waitgroup wg = {0};
+    go_barrier one, two;
+    go_sem sem;
+    go_scope s;
+    go_waitgroup_add(&wg, 2);
+    go_waitgroup_done(&wg);
+    go_sem_init(&sem, 1);
+    T_EQ(go_sem_acquire(&sem), 0);
+    T_EQ(go_sem_try_acquire(&sem), -EAGAIN);
+    go_barrier_init(&one, 1);
+    go_barrier_init(&two, 2);
+    T_EQ(go_barrier_wait(&one), 1);
+    go_scope_enter(&s, go_now() + GO_MILLISECOND);
+    T_EQ(go_waitgroup_wait(&wg), -ETIMEDOUT);
+    T_EQ(go_sem_acquire(&sem), -ETIMEDOUT);
+    T_EQ(go_barrier_wait(&two), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    go_waitgroup_done(&wg);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    go_sem_release(&sem);
+    go_sem_release_sig(&sem);
+    T_EQ(go_sem_acquire(&sem), 0);
+    T_EQ(go_sem_try_acquire(&sem), 0);
+}
+
+static void scopes_work(void) {
+    go_scope s, shield;
+    go_group g;
+    go_scope_enter(&s, GO_FOREVER);
     T_EQ(go_sleep(GO_MICROSECOND), 0);
+    go_scope_cancel(&s);
+    T_EQ(go_canceled(), -ECANCELED);
+    T_EQ(go_sleep(GO_FOREVER), -ECANCELED);
     go_yield();
-    T_EQ(go_scope_leave(&s), 0);
+    go_scope_enter_shielded(&shield, GO_FOREVER);
+    T_EQ(go_canceled(), 0);
+    T_EQ(go_sleep(GO_MICROSECOND), 0);
+    T_EQ(go_scope_leave(&shield), 0);
+    T_EQ(go_scope_leave(&s), -ECANCELED);
+    T_EQ(go_canceled(), 0);
+    go_group_enter(&g, GO_FOREVER);
+    go_group_cancel(&g);
+    T_EQ(go_canceled(), -ECANCELED);
+    T_EQ(go_group_wait(&g), -ECANCELED);
+}
+
+/* A child of a green thread is a thread, and has none of the green thread's. */
+static void locals_work(void) {
+    T_ASSERT(go_local_get(made.local) == (made.green ? NULL : &made));
+    go_local fresh = go_local_new(NULL);
+    T_ASSERT(fresh && !go_local_get(fresh));
+    T_EQ(go_local_set(fresh, &fresh), 0);
+    T_ASSERT(go_local_get(fresh) == &fresh);
+    T_EQ(go_local_set(made.local, NULL), 0);
+    T_ASSERT(!go_local_get(made.local));
+}
+
+/* Made and begun in the parent, where it waits still. */
+static void generators_work(void) {
+    void *value;
+    T_EQ(go_gen_send(made.gen, t_ptr(3), &value), 0);
+    T_EQ(t_int(value), 3);
+    T_EQ(go_gen_next(made.gen, &value), 0);
+    T_EQ(t_int(value), 0);
+    T_EQ(go_gen_close(made.gen), 0); /* goes on once */
+}
+
+/* To these the caller is a thread that is not green. */
+static void nothing_happens(void) {
+    go_checkpoint();
+    go_nopreempt_begin();
+    go_nopreempt_end();
+    go_lock_thread();
+    go_unlock_thread();
+    T_EQ(go_when_result(), -EINVAL);
+    T_ASSERT(go_version()[0] != '\0');
+}
+
+static void works_without_runtime(void) {
+    channels_work();
+    locks_work();
+    counts_work();
+    scopes_work();
+    locals_work();
+    generators_work();
+    nothing_happens();
 }
 
 /* The child of a worker has nearly all signals blocked. One that hangs ends with its test. */
@@ -176,6 +329,8 @@ static void becomes_true(void) {
 
 static void fork_here(void *arg) {
     int *n = arg;
+    made.green = go_id() != 0; /* one forks at a time */
+    T_EQ(go_local_set(made.local, &made), 0);
     forks(ask_everything, 0);
     forks(becomes_true, 9);
     rt_fetch_add(n, 1);
@@ -210,6 +365,9 @@ static void begin(void) {
     T_ASSERT(made.task = go_task_spawn(sleeps, NULL));
     T_ASSERT(made.timer = go_timer_after(60 * GO_MINUTE, nothing, NULL)); /* never, here */
     T_ASSERT(made.ticker = go_ticker_new(60 * GO_MINUTE));
+    T_ASSERT(made.gen = go_gen_new(echo_gen, NULL));
+    T_EQ(go_gen_next(made.gen, NULL), 0);
+    T_ASSERT(made.local || (made.local = go_local_new(NULL)));
     T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, made.pair), 0);
     T_ASSERT((made.file = open("/proc/self/stat", O_RDONLY)) >= 0);
     for (intptr_t i = 0; i < 8; i++)
@@ -223,6 +381,7 @@ static void end(void) {
     T_EQ(go_timer_stop(made.timer), 0);
     go_ticker_free(made.ticker);
     T_EQ(go_task_reap(made.task, NULL), 0);
+    T_EQ(go_gen_close(made.gen), 0);
     T_AWAIT(t_stats().tasks_live == 0);
     t_stop();
 }
@@ -241,6 +400,55 @@ Test(fork, a_child_is_refused_what_needs_the_runtime_and_its_parent_goes_on, .ti
     }
     T_EQ(n, 2 * times);
     end();
+}
+
+/* ---- what was the green thread's ------------------------------------------------------------- */
+
+static void must_abort(pid_t pid) {
+    int status;
+    T_ASSERT(pid > 0);
+    T_EQ(waitpid(pid, &status, 0), pid);
+    T_ASSERT(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "status %#x", (unsigned)status);
+}
+
+/* It returns. */
+static pid_t quiet_child(void) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        child_begins();
+        close(2); /* the line that says why */
+    }
+    return pid;
+}
+
+static void leaves_in_child(void *arg) {
+    go_scope s;
+    (void)arg;
+    go_scope_enter(&s, GO_FOREVER);
+    go_scope_cancel(&s);
+    pid_t pid = quiet_child();
+    if (pid == 0 && go_canceled() != 0)
+        _exit(1);
+    int r = go_scope_leave(&s);
+    if (pid == 0)
+        _exit(2);
+    T_EQ(r, -ECANCELED);
+    must_abort(pid);
+}
+
+static void returns_in_child(void *arg) {
+    pid_t pid = quiet_child();
+    (void)arg;
+    if (pid != 0)
+        must_abort(pid);
+}
+
+Test(fork, a_child_has_no_scope_of_its_green_thread_and_cannot_return_from_it) {
+#ifdef T_TSAN
+    T_SKIP("TSan cannot fork beside threads");
+#endif
+    T_RUN(leaves_in_child, NULL);
+    T_RUN(returns_in_child, NULL);
 }
 
 /* ---- exec from a green thread ---------------------------------------------------------------- */

@@ -43,6 +43,16 @@ GTest(gen, a_consumer_may_have_no_place_for_the_value) {
     T_EQ(go_gen_close(g), 0);
 }
 
+GTest(gen, seen_from_outside_it_is_not_closed) {
+    go_gen *g = new_gen(count_to, t_ptr(1));
+    for (int i = 0; i < 3; i++) { /* fresh, waiting, over */
+        T_EQ(go_gen_closed(g), 0);
+        go_gen_next(g, NULL);
+    }
+    T_EQ(go_gen_closed(g), 0);
+    T_EQ(go_gen_close(g), 0);
+}
+
 Test(gen, null_is_no_generator) {
     void *v;
     T_EQ(go_gen_next(NULL, &v), -EINVAL);

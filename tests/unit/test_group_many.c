@@ -102,6 +102,36 @@ GTest(group_many, a_hundred_thousand_are_cancelled_at_once, .timeout = 120) {
     T_EQ(started, n);
 }
 
+/* Its children: nobody spawns, and nobody ends. */
+static bool all_wait(go_group *group, int n) {
+    int waiting = 0;
+    rt_lock(&group->rt_lock);
+    for (struct rt_g *g = group->rt_children; g; g = g->sibling)
+        waiting += RT_WAIT_STATE(rt_load_acquire(&g->wait)) == RT_WAITING;
+    rt_unlock(&group->rt_lock);
+    return waiting == n;
+}
+
+static int must_be_cancelled(void *started) {
+    T_EQ(wait_for_ever(started), -ECANCELED);
+    return 0; /* so the result is the cancel's */
+}
+
+GTest(group_many, a_hundred_thousand_that_all_wait_are_cancelled_at_once, .timeout = 120) {
+    int n = (int)t_parked(T_CROWD(T_SCALE(t_procs() <= 2 ? 100000 : 5000)));
+    uint32_t started = 0;
+    go_group g;
+    go_group_enter(&g, GO_FOREVER);
+    spawn(&g, n, must_be_cancelled, &started);
+    T_AWAIT(rt_load_acquire(&started) == (uint32_t)n);
+    T_AWAIT(all_wait(&g, n));
+    T_EQ(ran, 0);
+    go_group_cancel(&g);
+    T_EQ(go_group_wait(&g), -ECANCELED);
+    T_EQ(ran, n);
+    T_EQ(started, n);
+}
+
 GTest(group_many, many_that_wait_are_cancelled_by_one_that_fails, .timeout = 120) {
     uint32_t n = (uint32_t)T_SCALE(t_procs() <= 8 ? 4000 : 1000), started = 0;
     go_group g;

@@ -39,6 +39,39 @@ Test(yield, alone_it_comes_back) {
     on_one_p(yield_alone, NULL);
 }
 
+static bool neighbour_ran;
+
+static void neighbour(void *arg T_UNUSED) {
+    neighbour_ran = true;
+    go_waitgroup_done(&home);
+}
+
+static void yield_until_neighbour_ran(void) {
+    neighbour_ran = false;
+    go_waitgroup_add(&home, 1);
+    T_SPAWN(neighbour, NULL);
+    while (!neighbour_ran)
+        go_yield();
+}
+
+static void yield_refused(void *arg T_UNUSED) {
+    go_scope late, s;
+    go_scope_enter(&late, 1); /* long past */
+    T_EQ(go_canceled(), -ETIMEDOUT);
+    yield_until_neighbour_ran();
+    go_scope_enter(&s, GO_FOREVER);
+    go_scope_cancel(&s);
+    yield_until_neighbour_ran();
+    T_EQ(go_canceled(), -ECANCELED); /* it is still there for the next call */
+    T_EQ(go_scope_leave(&s), -ECANCELED);
+    T_EQ(go_scope_leave(&late), -ETIMEDOUT);
+    go_waitgroup_done(&home);
+}
+
+Test(yield, in_a_cancelled_or_late_scope_it_yields) {
+    on_one_p(yield_refused, NULL);
+}
+
 enum { ROUND = 5, TURNS = 200 };
 static int turns[ROUND * TURNS], turn, started;
 
