@@ -27,7 +27,7 @@
  * inbox, so two Ms that close each other's go on. A poll that is left with a hog would let it wait
  * until that ends: so it gives up after a slice, when sysmon takes the P, and the heir counts what
  * it leaves behind in slot->stranded instead. (Some it cannot know of, taken back and not submitted
- * yet: they let a close wait for the slice, no more.)
+ * yet: they let a close wait for the slice, no more.) The hog itself cancels its own by descriptor.
  *
  * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
  * preferably one that sleeps, and parks like a G. So does an M that has no P.
@@ -120,21 +120,18 @@ static struct uring *own_for_polls(void) {
     return m && !rt_gate_is_shut(m) ? m->poller : NULL;
 }
 
-static void submitted(struct uring *u) {
+static int submitted(struct uring *u, int err) {
     if (io_uring_sq_ready(&u->ring.u) == 0)
         rt_store_relaxed(&u->first_prep, INT64_MAX);
+    return err;
 }
 
 static int submit(struct uring *u) {
-    int err = rt_ring_submit(&u->ring);
-    submitted(u);
-    return err;
+    return submitted(u, rt_ring_submit(&u->ring));
 }
 
 static int wait(struct uring *u, int64_t timeout_ns) {
-    int err = rt_ring_wait(&u->ring, timeout_ns);
-    submitted(u);
-    return err;
+    return submitted(u, rt_ring_wait(&u->ring, timeout_ns));
 }
 
 /* An entry; a full queue is submitted on the spot. NULL: the kernel does not take any now. */
@@ -167,6 +164,18 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = (uint64_t)TAG_NONE << 60;
     return true;
+}
+
+/* Of what is in flight, the bell too: all of fd, or all (-1). */
+static void prepare_cancel(struct uring *u, int fd) {
+    struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
+    if (!sqe)
+        return;
+    if (fd < 0)
+        io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
+    else
+        io_uring_prep_cancel_fd(sqe, fd, IORING_ASYNC_CANCEL_ALL);
+    sqe->user_data = (uint64_t)TAG_NONE << 60;
 }
 
 /* ---- what fd.c asks -------------------------------------------------------------------------- */
@@ -394,10 +403,15 @@ static bool reap_for_close(struct uring *u) {
     return n != 0;
 }
 
-static void uring_settle(struct rt_fd *s) {
+static void uring_settle(struct rt_fd *s, int fd) {
     struct uring *u = own();
     int64_t until = 0;
     uint32_t n;
+    if (u && rt_gate_is_shut(rt_m())) { /* an heir has the polls, the ring is this thread's still */
+        prepare_cancel(u, fd);
+        submit(u);
+        reap_for_close(u);
+    }
     while ((n = rt_load_acquire(&s->polls)) != 0) { /* pairs with the release in count_poll_off */
         bool some = u && reap_for_close(u);
         int64_t now = rt_sys_now();
@@ -411,10 +425,7 @@ static void uring_settle(struct rt_fd *s) {
 }
 
 static const struct rt_fd_engine engine = {
-    .arm = uring_arm,
-    .disarm = uring_disarm,
-    .settle = uring_settle,
-};
+    .arm = uring_arm, .disarm = uring_disarm, .settle = uring_settle};
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
 
@@ -493,8 +504,7 @@ static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *rea
 }
 
 static void uring_wake(struct rt_m *m) {
-    struct uring *u = m->poller;
-    rt_sys_eventfd_add(u->bell);
+    rt_sys_eventfd_add(((const struct uring *)m->poller)->bell);
 }
 
 /* ---- start and stop -------------------------------------------------------------------------- */
@@ -561,11 +571,7 @@ static int uring_m_start(struct rt_m *m) {
 
 /* Everything in flight is cancelled and waited for. */
 static void cancel_all(struct uring *u, struct rt_glist *woken) {
-    struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
-    if (sqe) {
-        io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
-        sqe->user_data = (uint64_t)TAG_NONE << 60;
-    }
+    prepare_cancel(u, -1);
     for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
         wait(u, STOP_WAIT_NS); /* runs about twenty pieces of deferred work */
         if (reap(u, woken) != 0)
