@@ -268,7 +268,7 @@ Test(late, what_is_written_goes_out_once_when_it_races_with_cancels) {
 static struct part {
     int fd, expected;
     bool message;
-    int refused, through, done;
+    int entered, refused, through, done;
     go_scope scope;
 } part;
 
@@ -284,6 +284,7 @@ static void take_part(void *arg) {
     ssize_t n;
     for (int64_t ns = 5 * GO_MILLISECOND;; ns *= 2) { /* until the part is there in time */
         go_scope_enter(&p->scope, p->expected == -ETIMEDOUT ? go_now() + ns : GO_FOREVER);
+        __atomic_store_n(&p->entered, 1, __ATOMIC_RELEASE);
         n = recv_all(p, buf, sizeof buf);
         if (n != -ETIMEDOUT)
             break;
@@ -336,6 +337,7 @@ static void parts(void *arg) {
         if (!(i & 8)) /* when it has parked for the first, or not yet */
             T_EQ(go_write(fd[1], "abcd", 4), 4);
         if (cancels) {
+            await(&part.entered);
             await_part(fd[0]);
             go_scope_cancel(&part.scope);
         }
