@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -406,14 +407,14 @@ class Row:
         return best[self.bench.key] if best else None
 
     def ratios(self, peer="go"):
-        """Of the best of all rounds, then the least and the most inside one round; None without both."""
+        """Of the best of all rounds, then the median, the least and the most inside one round; None without both."""
         pairs = [(ours[self.bench.key], theirs[self.bench.key])
                  for ours, theirs in zip(self.results.get("gort", []), self.results.get(peer, [])) if ours and theirs]
         pairs = [(ours, theirs) for ours, theirs in pairs if ours > 0]
         if not pairs:
             return None
         each = [theirs / ours for ours, theirs in pairs]
-        return self.value(peer) / self.value("gort"), min(each), max(each)
+        return self.value(peer) / self.value("gort"), statistics.median(each), min(each), max(each)
 
     def check_same_work(self):
         for field in ("n", "result"):
@@ -513,15 +514,15 @@ def print_others(rows, peers):
 
 def print_tables(rows, peers, rounds):
     have_go = any(p.name == "go" for p in peers)
-    head = ["bench", "procs", "gort"] + (["Go", "gort is", "(min - max)" if rounds > 1 else ""] if have_go else []) + ["CPU s", "steals"]
-    table = [head]
+    beside = ["Go", "gort is", "(median, min - max)" if rounds > 1 else ""] if have_go else []
+    table = [["bench", "procs", "gort", *beside, "CPU s", "steals"]]
     for row in rows:
         line = [row.bench.name, str(row.procs), show(row.value("gort"), row.bench.unit)]
         cpu = []
         if have_go:
             ratio = row.ratios()
             line.append(show(row.value("go"), row.bench.unit))
-            spread = f"({ratio[1]:.2f} - {ratio[2]:.2f})" if ratio and rounds > 1 else ""
+            spread = f"({ratio[1]:.2f}, {ratio[2]:.2f} - {ratio[3]:.2f})" if ratio and rounds > 1 else ""
             line += [f"{ratio[0]:.2f}x" if ratio else "-", spread]
         for name in ("gort", "go") if have_go else ("gort",):
             best = row.best(name)
@@ -531,7 +532,7 @@ def print_tables(rows, peers, rounds):
     print()
     print_columns(table)
     if have_go:
-        spread = f"; min and max of the {rounds} rounds." if rounds > 1 else "."
+        spread = f"; median, min and max of the {rounds} rounds." if rounds > 1 else "."
         print("gort is so many times better than Go: Go's best over gort's best" + spread)
     print("CPU s: user and system time of the best repetition" + (", gort / Go." if have_go else "."))
 
@@ -582,7 +583,7 @@ def report(rows, peers, machine, rounds):
             "bench": row.bench.name, "procs": row.procs, "compared": row.bench.key, "unit": row.bench.unit,
             "best": {p.name: row.value(p.name) for p in peers if p.name in row.results},
             "plain_thread": plain_thread(row.best("gort")),
-            "go_over_gort": dict(zip(("best", "min", "max"), ratio)) if ratio else None,
+            "go_over_gort": dict(zip(("best", "median", "min", "max"), ratio)) if ratio else None,
             "rounds": row.results,
         })
     OUT.mkdir(parents=True, exist_ok=True)
