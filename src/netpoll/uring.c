@@ -258,35 +258,6 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     return 0;
 }
 
-static void forget_polls(const struct uring *u, struct rt_fd *s) {
-    for (int dir = RT_IN; dir <= RT_OUT; dir++)
-        if (s->poll[dir].owner == u->index + 1)
-            rt_store_relaxed(&s->poll[dir].owner, 0);
-}
-
-static int uring_arm(struct rt_fd *s, int fd) {
-    struct uring *u = own_for_polls();
-    if (rt_unlikely(!u))
-        return post_look(fd);
-    int err = arm_on(u, s, fd, RT_IN);
-    if (err == 0)
-        err = arm_on(u, s, fd, RT_OUT);
-    rt_fence_light(); /* the polls, then the gate: pairs with the heavy fence in hand_over */
-    if (rt_likely(!rt_gate_is_shut(rt_m())))
-        return err;
-    forget_polls(u, s); /* whether the heir has found them or not */
-    return post_look(fd);
-}
-
-static void uring_disarm(struct rt_fd *s, int fd) {
-    bool due = false;
-    for (int dir = RT_IN; dir <= RT_OUT; dir++)
-        if (s->poll[dir].owner)
-            due |= take_back(s, fd, dir);
-    if (due) /* the deferred work, too: the file is let go there */
-        submit(own());
-}
-
 /* Lock held: a poll less for which a close waits. */
 static void count_poll_off(struct rt_fd *s) {
     rt_store_release(&s->polls, s->polls - 1); /* pairs with the acquire in uring_settle */
@@ -309,6 +280,39 @@ static void strand(struct rt_fd *s, const struct rt_m *m) {
         return; /* it is, or is about to be, a spare with nothing in flight */
     s->stranded++;
     count_poll_off(s);
+}
+
+/* Lock held: what m has polled for s is nobody's question any more. */
+static void leave_polls(const struct rt_m *m, struct rt_fd *s) {
+    const struct uring *u = m->poller;
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner == u->index + 1) {
+            rt_store_relaxed(&s->poll[dir].owner, 0);
+            strand(s, m);
+        }
+}
+
+static int uring_arm(struct rt_fd *s, int fd) {
+    struct uring *u = own_for_polls();
+    if (rt_unlikely(!u))
+        return post_look(fd);
+    int err = arm_on(u, s, fd, RT_IN);
+    if (err == 0)
+        err = arm_on(u, s, fd, RT_OUT);
+    rt_fence_light(); /* the polls, then the gate: pairs with the heavy fence in hand_over */
+    if (rt_likely(!rt_gate_is_shut(rt_m())))
+        return err;
+    leave_polls(rt_m(), s); /* whether the heir has found them or not */
+    return post_look(fd);
+}
+
+static void uring_disarm(struct rt_fd *s, int fd) {
+    bool due = false;
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner)
+            due |= take_back(s, fd, dir);
+    if (due) /* the deferred work, too: the file is let go there */
+        submit(own());
 }
 
 /* ---- completions ----------------------------------------------------------------------------- */
@@ -618,15 +622,11 @@ static bool asked_by(const struct uring *u, const struct rt_fd *s) {
 
 static void pass_slot(struct rt_fd *s, int fd, void *arg) {
     const struct handover *h = arg;
-    const struct uring *old = h->from->poller;
-    if (!asked_by(old, s))
+    if (!asked_by(h->from->poller, s))
         return;
     rt_lock(&s->lock);
     if (rt_gate_is_shut(h->from)) { /* else it dropped them, and these are of its next P */
-        for (int dir = RT_IN; dir <= RT_OUT; dir++)
-            if (s->poll[dir].owner == old->index + 1)
-                strand(s, h->from);
-        forget_polls(old, s);
+        leave_polls(h->from, s);
         pass_on(h, s, fd);
     }
     rt_unlock(&s->lock);

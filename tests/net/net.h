@@ -95,6 +95,24 @@ static inline void net_wait_parked(uint64_t n) {
         go_sleep(100 * GO_MICROSECOND);
 }
 
+/* Wait for what another has stored with a release. */
+static inline void net_await(const int *flag) {
+    while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
+        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+}
+
+/* How many descriptors are of that kind, as /proc names it. All of them are not counted: a spare
+ * worker that comes meanwhile has a ring. */
+static inline int net_open_fds(const char *kind) {
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        char path[64], to[64] = "";
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        n += readlink(path, to, sizeof to - 1) > 0 && strstr(to, kind) != NULL;
+    }
+    return n;
+}
+
 /* Is the file gone with the close? It need not be after one that took as long as go_close waits for
  * the rings: their workers may have had no CPU meanwhile; or when a thread that lost its P has
  * polled it. */

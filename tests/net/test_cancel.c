@@ -291,23 +291,13 @@ static bool ends_in_its_park(const struct way *way, int64_t patience, bool threa
     return parked;
 }
 
-static int open_sockets(void) {
-    int n = 0;
-    for (int fd = 0; fd < 1024; fd++) {
-        char path[64], to[64] = "";
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        n += readlink(path, to, sizeof to - 1) > 0 && strstr(to, "socket:") != NULL;
-    }
-    return n;
-}
-
 static void cancels(void *arg) {
     (void)arg;
     make_world();
-    int before = open_sockets();
+    int before = net_open_fds("socket:");
     for (int i = 0; i < WAYS * 4; i++)
         T_ASSERT(ends_in_its_park(&ways[i / 4], 0, i & 1));
-    T_EQ(open_sockets(), before); /* a dial leaves none */
+    T_EQ(net_open_fds("socket:"), before); /* a dial leaves none */
     check_world();
     free_world();
 }
@@ -319,11 +309,11 @@ Test(cancel, a_cancel_ends_every_parked_call) {
 static void deadlines(void *arg) {
     (void)arg;
     make_world();
-    int before = open_sockets();
+    int before = net_open_fds("socket:");
     for (int i = 0; i < WAYS * 2; i++)
         for (int64_t ns = 3 * GO_MILLISECOND; !ends_in_its_park(&ways[i / 2], ns, i & 1);)
             ns *= 2;
-    T_EQ(open_sockets(), before);
+    T_EQ(net_open_fds("socket:"), before);
     check_world();
     free_world();
 }

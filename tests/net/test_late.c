@@ -307,11 +307,6 @@ static void *take_part_thread(void *arg) {
     return NULL;
 }
 
-static void await(const int *flag) {
-    while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
-        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
-}
-
 /* It has taken what was there, and waits for the rest. */
 static void await_part(int fd) {
     for (int n = 1; n > 0; go_sleep(100 * GO_MICROSECOND))
@@ -337,14 +332,14 @@ static void parts(void *arg) {
         if (!(i & 8)) /* when it has parked for the first, or not yet */
             T_EQ(go_write(fd[1], "abcd", 4), 4);
         if (cancels) {
-            await(&part.entered);
+            net_await(&part.entered);
             await_part(fd[0]);
             go_scope_cancel(&part.scope);
         }
         __atomic_store_n(&part.through, 1, __ATOMIC_RELEASE);
-        await(&part.refused);
+        net_await(&part.refused);
         T_EQ(go_write(fd[1], "efghij", 6), 6);
-        await(&part.done);
+        net_await(&part.done);
         if (thread)
             T_EQ(pthread_join(t, NULL), 0); /* it is about to end */
         T_EQ(go_close(fd[0]), 0);

@@ -467,11 +467,6 @@ static void *park_thread(void *arg) {
     return NULL;
 }
 
-static void await(const int *flag) {
-    while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
-        T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
-}
-
 static void ends_one(int by, ssize_t (*call)(int), int fd[2], bool thread) {
     static const int expected[] = {-EBADF, -ECANCELED, -ETIMEDOUT};
     pthread_t t;
@@ -480,7 +475,7 @@ static void ends_one(int by, ssize_t (*call)(int), int fd[2], bool thread) {
         T_EQ(pthread_create(&t, NULL, park_thread, &parked), 0);
     else
         SPAWN(park, &parked);
-    await(&parked.running);
+    net_await(&parked.running);
     if (by != BY_DEADLINE)
         net_wait_parked(1);
     if (by == BY_CANCEL) {
@@ -489,7 +484,7 @@ static void ends_one(int by, ssize_t (*call)(int), int fd[2], bool thread) {
     }
     if (by == BY_CLOSE)
         T_EQ(go_close(fd[0]), 0);
-    await(&parked.done);
+    net_await(&parked.done);
     if (thread)
         T_EQ(pthread_join(t, NULL), 0); /* it is about to end */
     if (by != BY_CLOSE)
@@ -574,7 +569,7 @@ static void closed_peer(void *arg) {
     broken[1] = fd[0];
     meets_a_closed_peer();
     T_EQ(pthread_create(&t, NULL, closed_peer_thread, &done), 0);
-    await(&done);
+    net_await(&done);
     T_EQ(pthread_join(t, NULL), 0);
     T_EQ(go_close(broken[0]), 0);
     T_EQ(go_close(broken[1]), 0);
