@@ -2,6 +2,7 @@
 #include "base/sys.h"
 
 #include "base/atomic.h"
+#include "base/chaos.h"
 #include "base/check.h"
 #include "base/fault.h"
 #include "base/log.h"
@@ -41,6 +42,8 @@ static struct timespec to_timespec(int64_t ns) {
 }
 
 int rt_sys_futex_wait(uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    if (rt_chaos_flip("sys: a futex wait ends for no reason"))
+        return 0;
     struct timespec ts = to_timespec(timeout_ns < 0 ? 0 : timeout_ns);
     int saved = errno;
     long r = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &ts,
@@ -57,6 +60,8 @@ void rt_sys_futex_wake(uint32_t *word, int count) {
 }
 
 int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline, uint32_t bits) {
+    if (rt_chaos_flip("sys: a futex wait for bits ends for no reason"))
+        return 0;
     struct timespec ts = to_timespec(deadline < 0 ? 0 : deadline);
     int saved = errno;
     long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,

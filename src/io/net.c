@@ -157,7 +157,7 @@ static int accept_asking(struct rt_fd_op *op, struct sockaddr *sa, socklen_t *le
         int listens = rt_sys_get_int(op->fd, SOL_SOCKET, SO_ACCEPTCONN);
         return listens < 0 ? listens : listens ? -EAGAIN : -EINVAL;
     }
-    rt_chaos_delay(); /* somebody is there, and may be taken by another */
+    rt_chaos_delay("net: somebody is there, and may be taken by another");
     rt_fd_let_go(op);
     return rt_sys_accept(op->fd, sa, len);
 }

@@ -134,7 +134,7 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
         dirs |= 1u << RT_IN;
     if (e->events & ((uint32_t)RT_OUT_EVENTS | both))
         dirs |= 1u << RT_OUT;
-    rt_chaos_delay(); /* told by the kernel, by us to nobody */
+    rt_chaos_delay("epoll: told by the kernel, by us to nobody");
     rt_lock(&s->lock);
     if (s->gen == (uint32_t)(e->data.u64 >> 32)) {
         rt_fd_event(s, dirs, (e->events & (both | EPOLLRDHUP | EPOLLPRI)) != 0, ready);
@@ -147,7 +147,9 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
 /* Collect, waiting up to timeout_ns (< 0: for ever). 0, or the error of the wait, which passes. */
 static int collect(int64_t timeout_ns, struct rt_glist *ready, bool *rung) {
     struct epoll_event events[EVENTS];
-    int n = rt_sys_epoll_wait(ep.set, events, EVENTS, timeout_ns);
+    int n = -EINTR;
+    if (timeout_ns == 0 || !rt_chaos_flip("epoll: a wait is interrupted"))
+        n = rt_sys_epoll_wait(ep.set, events, EVENTS, timeout_ns);
     bool passes = n >= 0 || n == -EINTR || n == -ENOMEM || n == -EAGAIN;
     if (rt_unlikely(!passes)) /* all who wait would wait for ever */
         rt_fatal("epoll_wait(2) worked at the start and fails now: %s (was the descriptor of the "

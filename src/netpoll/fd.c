@@ -192,7 +192,7 @@ int rt_fd_hold(struct rt_fd_op *op) {
         return -EBADF;
     }
     op->held = true;
-    rt_chaos_delay(); /* it knows what the number means, and has not used it */
+    rt_chaos_delay("fd: it knows what the number means, and has not used it");
     return 0;
 }
 
@@ -228,7 +228,7 @@ static int park(struct rt_fd *s, struct rt_fd_waiter *w, int64_t deadline, enum 
 int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt_why why) {
     struct rt_fd *s = op->slot;
     struct rt_g *g = op->g;
-    rt_chaos_delay(); /* the call said -EAGAIN, nobody knows that we wait */
+    rt_chaos_delay("fd: the call said -EAGAIN, nobody knows that we wait");
     rt_lock(&s->lock);
     if (rt_unlikely(s->gen != op->gen)) {
         rt_unlock(&s->lock);
@@ -274,7 +274,7 @@ static bool unstarted_waits(const struct rt_fd *s, unsigned dirs) {
 
 int rt_fd_wait_unstarted(struct rt_fd_op *op, struct rt_fd_waiter *w, enum rt_why why) {
     struct rt_fd *s = op->slot;
-    rt_chaos_delay(); /* looked, nobody knows that it waits */
+    rt_chaos_delay("fd: looked, nobody knows that it waits");
     rt_lock(&s->lock);
     int err = 0;
     if (s->gen != op->gen)
@@ -315,7 +315,7 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
     int64_t until = rt_time_add(rt_sys_now(), *ns), deadline = until < g->limit ? until : g->limit;
     *ns = *ns * 2 < GO_SECOND ? *ns * 2 : GO_SECOND;
     rt_fd_let_go(op);
-    rt_chaos_delay(); /* nobody knows that we wait */
+    rt_chaos_delay("fd: nobody knows that we wait");
     rt_lock(&s->lock);
     if (rt_unlikely(s->gen != op->gen)) {
         rt_unlock(&s->lock);
@@ -431,7 +431,7 @@ static uint32_t begin_close(struct rt_fd *s, int fd) {
     rt_store_relaxed(&s->flags, RT_FD_CLOSING);
     rt_unlock(&s->lock);
     rt_ready_all(&woken);
-    rt_chaos_delay(); /* the waiters know, the number is still open */
+    rt_chaos_delay("fd: the waiters know, the number is still open");
     settle(s, fd);
     return gen;
 }
@@ -470,7 +470,7 @@ int rt_fd_close(int fd) {
         return rt_sys_close(fd);
     uint32_t gen = begin_close(s, fd);
     int err = rt_sys_close(fd);
-    rt_chaos_delay(); /* the number may be somebody else's */
+    rt_chaos_delay("fd: the number may be somebody else's");
     end_close(s, gen);
     return err;
 }

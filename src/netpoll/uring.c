@@ -323,7 +323,7 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     rt_store_relaxed(&u->inflight, u->inflight - 1);
     if (!s)
         return;
-    rt_chaos_delay(); /* answered, nobody told */
+    rt_chaos_delay("uring: answered, nobody told");
     rt_lock(&s->lock);
     struct rt_fd_poll *p = &s->poll[dir];
     if (p->owner == u->index + 1 && p->seq == (uint32_t)data) {
@@ -668,7 +668,7 @@ static void pass_all(struct handover *h) {
 }
 
 static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
-    rt_chaos_delay(); /* a late heir */
+    rt_chaos_delay("uring: a late heir");
     pass_all(&(struct handover){.from = from, .to = m->poller, .ready = ready});
 }
 

@@ -60,6 +60,7 @@ void rt_env_read(struct rt_env *e) {
         else
             rt_log("GORT_CHAOS=%s is not understood (0..1): ignored", chaos);
     }
+    e->chaos_at = getenv("GORT_CHAOS_AT");
     const char *netpoll = getenv("GORT_NETPOLL");
     if (netpoll && *netpoll) {
         if (!strcmp(netpoll, "auto") || !strcmp(netpoll, "uring") || !strcmp(netpoll, "epoll"))

@@ -1,5 +1,5 @@
 /* env.h - settings from the environment: GORT_PROCS, GORT_STACK, GORT_GRACE, GORT_NETPOLL,
- * GORT_CHAOS, GORT_SEED. */
+ * GORT_CHAOS, GORT_CHAOS_AT, GORT_SEED. */
 #ifndef RT_ENV_H
 #define RT_ENV_H
 
@@ -11,6 +11,7 @@ struct rt_env {
     int64_t grace_ns;
     const char *netpoll; /* NULL: not set */
     double chaos;        /* probability; 0: off */
+    const char *chaos_at; /* NULL: not set */
     uint64_t seed;
 };
 

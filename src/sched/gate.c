@@ -33,7 +33,7 @@ bool rt_gate_try(struct rt_m *m) {
         !rt_cas(&m->gate, &open, RT_GATE_VISITED))
         return false;
     rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
-    rt_chaos_delay();
+    rt_chaos_delay("gate: asked, not looked whether it is inside");
     for (int i = 0; i < THIEF_SPINS; i++) {
         if (rt_load_acquire(&m->in_rt) == 0) /* pairs with the release in rt_gate_leave */
             return true;

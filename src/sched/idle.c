@@ -75,7 +75,7 @@ static void wake_m(struct rt_m *m) {
     struct rt_m *self = rt_m();
     if (self)
         rt_bump(&self->wakes);
-    rt_chaos_delay(); /* picked, not woken */
+    rt_chaos_delay("idle: picked, not woken");
     if (rt_load_acquire(&m->sleep) == RT_SLEEP_POLLER) /* stored before the bit was set */
         rt_poller->wake(m);
     else
@@ -271,7 +271,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     bool others_awake = rt_idle_count(rt_idle.word) < rt_idle.held;
     rt_unlock(&rt_idle.lock);
 
-    rt_chaos_delay(); /* counted idle, queues not looked at */
+    rt_chaos_delay("idle: counted idle, queues not looked at");
     if (others_awake)
         rt_fence_heavy();
     else
@@ -288,7 +288,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
             timeout = look_again(m, now);
         rt_unlock(&rt_idle.lock);
     }
-    rt_chaos_delay(); /* looked, not asleep */
+    rt_chaos_delay("idle: looked, not asleep");
     rt_gate_leave(m); /* our P may be visited while we sleep */
     if (mode == RT_SLEEP_POLLER) {
         if (woken)

@@ -136,12 +136,14 @@ static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *
     rt_store_relaxed(&g->wait_deadline, deadline);
     if (rt_unlikely(g->flags & RT_G_NOTE))
         return thread_park(g, lock, locks, state, deadline);
-    rt_chaos_delay(); /* the node is queued, g is not parked */
+    rt_chaos_delay("park: the node is queued, g is not parked");
     g->park_lock = lock;
     g->park_state = (uint8_t)state;
     g->park_extra = (deadline != INT64_MAX ? TIMER : 0) | (locks ? LOCKS : 0);
     if (locks)
         g->park_locks = locks;
+    if (rt_chaos_flip("park: the P leaves the thread"))
+        rt_retake_own(rt_m());
     struct rt_m *m = rt_gate_enter(rt_m());
     if (rt_unlikely(!m))
         return park_away(g, lock, locks, deadline);
@@ -192,9 +194,9 @@ void rt_commit(struct rt_m *m, struct rt_g *old) {
     uint32_t *lock = old->park_lock;
     enum rt_g_state state = (enum rt_g_state)old->park_state;
     uint32_t extra = old->park_extra;
-    rt_chaos_delay(); /* saved, not visible */
+    rt_chaos_delay("park: saved, not visible");
     rt_store_release(&old->wait, RT_WAIT_WORD(seq, state)); /* pairs with the CAS in rt_claim */
-    rt_chaos_delay(); /* visible, still locked */
+    rt_chaos_delay("park: visible, still locked");
     if (lock)
         rt_unlock(lock);
     if (rt_likely(extra == 0)) {
@@ -215,14 +217,14 @@ static void ready_anywhere(struct rt_g *g) {
     struct rt_glist one = {0};
     rt_glist_push(&one, g);
     rt_globq_push(&one);
-    rt_chaos_delay(); /* queued, nobody woken */
+    rt_chaos_delay("park: queued, nobody woken");
     rt_idle_wake_foreign();
 }
 
 void rt_ready_in(struct rt_m *m, struct rt_g *g) {
     if (rt_unlikely(g->flags & RT_G_NOTE))
         thread_ready(g);
-    else if (rt_chaos_flip())
+    else if (rt_chaos_flip("park: through the global queue"))
         ready_anywhere(g);
     else if (rt_runq_put_next_owner(m->p, g))
         rt_idle_wake_for(m->p);

@@ -116,7 +116,7 @@ static int sleep_until_called(struct thread *t, int64_t deadline) {
 /* For whoever took t off the list, without the lock. */
 static void call(struct thread *t) {
     uint32_t *word = &t->called;
-    rt_chaos_delay();          /* off the list, not called */
+    rt_chaos_delay("pool: off the list, not called");
     rt_store_release(word, 1); /* from here on t may be gone */
     rt_sys_futex_wake(word, 1);
 }
@@ -144,7 +144,7 @@ static bool be_idle(struct thread *t) {
 static void run(struct rt_job *job) {
     pool.running++;
     rt_unlock(&pool.lock);
-    rt_chaos_delay(); /* taken, not begun */
+    rt_chaos_delay("pool: taken, not begun");
     job->result = job->fn(job->arg);
     if (rt_foreign_self()->scope)
         rt_fatal("go_blocking: a scope was entered and not left");
@@ -299,7 +299,7 @@ int rt_pool_run(struct rt_job *job) {
         rt_unlock(&pool.lock);
         return dropped(job, job->err);
     }
-    rt_chaos_delay(); /* queued, not parked */
+    rt_chaos_delay("pool: queued, not parked");
     err = rt_park(g, &pool.lock, RT_WAITING, g->limit, RT_WHY_BLOCKING);
     if (err == 0)
         return dropped(job, job->err);

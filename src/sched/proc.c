@@ -223,7 +223,7 @@ static struct rt_g *look_around(struct rt_m *m) {
     uint32_t attention = rt_load_relaxed(&p->attention);
     if (attention & ~(uint32_t)(RT_P_STOP | RT_P_LEAVE))
         attention = rt_fetch_and(&p->attention, RT_P_STOP | RT_P_LEAVE);
-    if (rt_chaos_flip())
+    if (rt_chaos_flip("proc: runnext dropped"))
         attention |= RT_P_PREEMPT;
     if ((attention & RT_P_PREEMPT) && p->runnext) {
         struct rt_g *g = p->runnext;

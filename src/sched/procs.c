@@ -107,7 +107,7 @@ void rt_p_init(struct rt_p *p, uint32_t index) {
     /* Until it is known: better a wake too many. */
     rt_store_relaxed(&p->slice_ns, 10 * RT_COARSE_NS);
     p->looked_at = p->empty_at = rt_sys_now();
-    p->rng = rt_sys_random() | 1;
+    p->rng = (rt.seed + index) * UINT64_C(0x9E3779B97F4A7C15) | 1;
 }
 
 int64_t rt_procs_follow_ns = INT64_C(1000) * 1000 * 1000;
@@ -158,16 +158,16 @@ static void put_away(struct rt_p *p, struct rt_m *m) {
     rt_store_relaxed(&m->away, m->g ? RT_AWAY_HOG : RT_AWAY_NOT);
     rt_store_release(&p->m, rt.absent); /* pairs with the acquire in rt_m_of */
     rt_store_relaxed(&m->p, rt.nobody);
-    rt_chaos_delay(); /* gone, not shut */
+    rt_chaos_delay("procs: gone, not shut");
     rt_gate_shut(m);
     rt_fence_heavy(); /* the gate, then what hangs on m: see netpoll/uring.c */
-    rt_chaos_delay();
+    rt_chaos_delay("procs: shut, nothing handed on");
     hand_on_queues(p);
     rt_timer_hand_on(p);
     rt_g_flush(p);
     rt_stack_flush(p);
     hand_on_polls(m);
-    rt_chaos_delay(); /* queued, nobody woken */
+    rt_chaos_delay("procs: queued, nobody woken");
     rt_idle_wake_foreign();
     rt_idle_kick(&rt.ps[0], rt_m_of(&rt.ps[0]));
     count_put_away();
@@ -255,12 +255,12 @@ static void admit(struct rt_m *spares) {
         rt_store_release(&p->m, m); /* pairs with the acquire in rt_m_of */
     }
     rt_idle_more(i - rt.procs);
-    rt_chaos_delay();               /* counted, not seen */
+    rt_chaos_delay("procs: counted, not seen");
     rt_store_release(&rt.procs, i); /* pairs with the acquire in rt_procs */
     for (struct rt_m *m = spares, *next; m; m = next) {
         next = m->next_spare;
         rt_gate_open(m);
-        rt_chaos_delay(); /* a thief may be there before it is awake */
+        rt_chaos_delay("procs: a thief may be there before it is awake");
         rt_note_wake(&m->note);
     }
 }

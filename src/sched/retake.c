@@ -229,11 +229,11 @@ static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
     rt_store_relaxed(&heir->p, p);
     rt_store_release(&p->m, heir); /* pairs with the acquire in rt_m_of */
     rt_store_relaxed(&m->p, rt.nobody);
-    rt_chaos_delay(); /* given away, not shut */
+    rt_chaos_delay("retake: given away, not shut");
     rt_gate_shut(m);
     rt_fence_heavy(); /* the gate, then what hangs on m: see netpoll/uring.c */
     rt_gate_open(heir); /* a thief may be there before it is awake */
-    rt_chaos_delay(); /* given, not called */
+    rt_chaos_delay("retake: given, not called");
     rt_note_wake(&heir->note);
 }
 
@@ -250,6 +250,12 @@ bool rt_retake(struct rt_p *p, uint64_t progress) {
     if (!hogs)
         put_back(heir);
     return hogs;
+}
+
+void rt_retake_own(const struct rt_m *m) {
+    struct rt_p *p = m->p;
+    if (!(rt.flags & GO_STRICT) && !rt_gate_is_shut(m))
+        rt_retake(p, rt_progress_any(p));
 }
 
 /* Does something wait behind the G of p that nobody else is going to do? */
@@ -310,7 +316,7 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     uint64_t progress = rt_progress_any(p);
     if (rt_load_relaxed(&p->attention) & RT_P_LEAVE) /* procs.c looks after it; it may have gone */
         return INT64_MAX;
-    if (!(rt.flags & GO_STRICT) && rt_chaos_flip())
+    if (!(rt.flags & GO_STRICT) && rt_chaos_flip("retake: taken without a reason"))
         rt_retake(p, progress);
     if (progress != h->progress || h->since == 0) {
         *h = (struct rt_hog){.progress = progress, .since = now};
@@ -412,6 +418,6 @@ void rt_retake_left(struct rt_m *m) {
     rt_glist_push(&one, m->yielder);
     m->yielder = NULL;
     rt_globq_push(&one);
-    rt_chaos_delay(); /* queued, nobody woken */
+    rt_chaos_delay("retake: queued, nobody woken");
     rt_idle_wake_foreign();
 }

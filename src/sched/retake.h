@@ -27,6 +27,9 @@ void rt_retake_spare(void);
 /* Give p to a spare M, if its G has made no other progress than that. False: not now. */
 bool rt_retake(struct rt_p *p, uint64_t progress);
 
+/* For chaos: the P of this thread, which is outside, goes to a spare. */
+void rt_retake_own(const struct rt_m *m);
+
 /* It changes when a slice begins, and when a G parks. */
 static inline uint64_t rt_progress_any(const struct rt_p *p) {
     return rt_load_relaxed(&p->ticks) + rt_load_relaxed(&p->parks);

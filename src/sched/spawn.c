@@ -247,7 +247,7 @@ static void park_unstarted(struct rt_m *m, struct rt_g *g, uint32_t *lock, enum 
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);
     rt_store_relaxed(&g->waiting_for, why);
     count_spawned(m); /* before anybody can end it */
-    rt_chaos_delay(); /* armed, does not wait yet */
+    rt_chaos_delay("spawn: armed, does not wait yet");
     rt_store_release(&g->wait, RT_WAIT_WORD(seq, RT_WAITING)); /* pairs with the CAS in rt_claim */
     if (lock)
         rt_unlock(lock);

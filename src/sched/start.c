@@ -259,7 +259,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         rt_store_release(&rt.state, RT_STOPPED);
         return err;
     }
-    rt_chaos_start(env->chaos, env->seed);
+    rt_chaos_start(env->chaos, env->seed, env->chaos_at);
     rt.seed = env->seed ? env->seed : rt_sys_random();
     rt.pid = rt_sys_pid();
     rt.watch_deadlock = watch_deadlock;

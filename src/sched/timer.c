@@ -205,7 +205,7 @@ static void fire(struct rt_p *p, const struct rt_timer *t, int64_t now, struct r
     if (dead(t))
         return;
     rt_exchange(&g->timer_when, INT64_MAX);
-    rt_chaos_delay(); /* the entry is gone, its G not looked at */
+    rt_chaos_delay("timer: the entry is gone, its G not looked at");
     uint64_t word = rt_load_seq_cst(&g->wait);
     if (RT_WAIT_STATE(word) < RT_WAITING) {
         rt_fetch_or(&g->attention, RT_ATT_TIMER);

@@ -71,7 +71,7 @@ static void worker_end(struct rt_m *m, bool up) {
 
 /* Not at the stop: the place is free. */
 static void worker_is_gone(struct rt_m *m) {
-    rt_chaos_delay(); /* counted as gone (retake.c), but there */
+    rt_chaos_delay("worker: counted as gone (retake.c), but there");
     rt_thread_give();
     rt_store_release(&m->gone, 1); /* pairs with the acquires of it */
 }

@@ -45,7 +45,7 @@ static int park(go_cond *c, go_mutex *m, struct waiter *w, int64_t deadline) {
     struct rt_g *g = w->base.g;
     if (!rt_mutex_unlock_alone(m)) {
         rt_unlock(&lot->lock);
-        rt_chaos_delay(); /* queued, not here */
+        rt_chaos_delay("cond: queued, not here");
         go_mutex_unlock(m);
         rt_lock(&lot->lock);
         if (!rt_waiter_queued(&w->base)) {

@@ -229,7 +229,7 @@ bool rt_chan_claim_case(struct rt_chan_waiter *w, int result) {
 static int select_locked(struct rt_g *g, struct node *nodes, struct go_case *cases, int n,
                          int64_t deadline) {
     struct node *first = prepare(g, nodes, cases, n);
-    rt_chaos_delay(); /* looked, not locked */
+    rt_chaos_delay("select: looked, not locked");
     lock_all(first);
     for (int i; (i = choose(g, cases, n)) >= 0;) {
         struct go_case *k = &cases[i];
@@ -251,7 +251,7 @@ static int select_locked(struct rt_g *g, struct node *nodes, struct go_case *cas
     enqueue_all(first);
     int r = rt_park_many(g, first ? &first->locks : NULL, RT_WAITING,
                          deadline < g->limit ? deadline : g->limit, RT_WHY_SELECT);
-    rt_chaos_delay(); /* claimed, still on the other channels */
+    rt_chaos_delay("select: claimed, still on the other channels");
     dequeue_all(first, r >= 0 ? cases[r].chan : NULL);
     if (r >= 0)
         return r;
@@ -281,7 +281,7 @@ int go_select(struct go_case *cases, size_t n, int64_t deadline) {
         return -EINVAL;
     for (int i; (i = choose(g, cases, (int)n)) >= 0;) {
         struct go_case *k = &cases[i];
-        rt_chaos_delay(); /* chosen, not locked */
+        rt_chaos_delay("select: chosen, not locked");
         rt_lock(&k->chan->lock);
         int r = k->send ? rt_chan_send_now(k->chan, k->elem) : rt_chan_recv_now(k->chan, k->elem);
         if (rt_likely(r != -EAGAIN)) {

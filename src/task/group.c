@@ -115,7 +115,7 @@ static struct rt_g *leave(go_group *group) {
             owner = NULL; /* it was cancelled just now, and will look at rt_members */
     }
     rt_unlock(&group->rt_lock);
-    rt_chaos_delay(); /* the group may be gone; its owner does not know */
+    rt_chaos_delay("group: the group may be gone; its owner does not know");
     return owner;
 }
 
@@ -141,7 +141,7 @@ static bool go_on(go_group *group, bool claim) {
     }
     bool more = group->rt_cursor != NULL;
     rt_unlock(&group->rt_lock);
-    rt_chaos_delay(); /* the child at the cursor may end */
+    rt_chaos_delay("group: the child at the cursor may end");
     rt_ready_all(&woken);
     return more;
 }
@@ -162,14 +162,14 @@ static void tell(go_group *group, uint32_t why) {
     group->rt_flags |= TOLD;
     group->rt_members++; /* from here on we see to it */
     rt_unlock(&group->rt_lock);
-    rt_chaos_delay(); /* new children are told, the others are not */
+    rt_chaos_delay("group: new children are told, the others are not");
     if (first) {
         struct rt_g *owner = group->rt_scope.rt_owner;
         go_round(group, false);
         if (why == RT_SCOPE_CANCELED)
             rt_scope_raise(owner, group->rt_scope.rt_level);
         rt_fence_heavy(); /* attention, then the words: pairs with the light fence in rt_commit */
-        rt_chaos_delay(); /* all are told, nobody is woken */
+        rt_chaos_delay("group: all are told, nobody is woken");
         go_round(group, true);
         if (why == RT_SCOPE_CANCELED && rt_cancel_claim(owner))
             rt_ready(owner);

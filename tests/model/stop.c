@@ -185,8 +185,8 @@ void rt_log(const char *fmt, ...) {
 void rt_env_read(struct rt_env *env) {
     (void)env;
 }
-void rt_chaos_start(double probability, uint64_t seed) {
-    (void)probability, (void)seed;
+void rt_chaos_start(double probability, uint64_t seed, const char *at) {
+    (void)probability, (void)seed, (void)at;
 }
 int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
     (void)t, (void)fn, (void)arg, (void)name;

@@ -2,6 +2,7 @@
 /* env.c: what is understood, and one line for what is not. */
 #include "t_unit.h"
 
+#include "base/chaos.h"
 #include "sched/env.h"
 #include "sched/sched.h"
 
@@ -14,8 +15,8 @@ static struct rt_env read_env(char *text, size_t size) {
 }
 
 static void clear(void) {
-    static const char *const names[] = {"GORT_PROCS",   "GORT_STACK", "GORT_GRACE",
-                                        "GORT_NETPOLL", "GORT_SEED",  "GORT_CHAOS"};
+    static const char *const names[] = {"GORT_PROCS", "GORT_STACK", "GORT_GRACE",   "GORT_NETPOLL",
+                                        "GORT_SEED",  "GORT_CHAOS", "GORT_CHAOS_AT"};
     for (size_t i = 0; i < T_COUNT(names); i++)
         unsetenv(names[i]);
 }
@@ -106,7 +107,41 @@ Test(env, chaos_is_a_probability) {
     static const char *const wrong[] = {"-0.1", "1.1", "often", "nan", "0.5x", "inf"};
     for (size_t i = 0; i < T_COUNT(wrong); i++)
         T_ASSERT(bad("GORT_CHAOS", wrong[i]).chaos == 0.0);
+    T_ASSERT(!good("GORT_CHAOS", "1").chaos_at);
+    T_STR_EQ(good("GORT_CHAOS_AT", "park: ").chaos_at, "park: ");
 }
+
+#if RT_CHAOS
+static unsigned flips(double p, uint64_t seed, const char *at, bool out[1000]) {
+    unsigned n = 0;
+    rt_chaos_start(p, seed, at);
+    for (int i = 0; i < 1000; i++)
+        n += out[i] = rt_chaos_flip("env: here");
+    rt_chaos_start(0, 0, NULL);
+    return n;
+}
+
+static void *flips_of_a_thread(void *arg) {
+    flips(0.5, 7, NULL, arg);
+    return NULL;
+}
+
+Test(env, chaos_is_where_it_is_wanted_as_often_as_it_is_wanted) {
+    bool one[1000], other[1000];
+    T_EQ(flips(0, 1, NULL, one), 0);
+    T_EQ(flips(0.999999, 1, NULL, one), 1000);
+    T_EQ(flips(0.999999, 1, "v: h", one), 1000);
+    T_EQ(flips(0.999999, 1, "there", one), 0);
+    unsigned n = flips(0.05, 1, "", one);
+    T_ASSERT(n > 10 && n < 150, "%u of 1000 at 0.05", n); /* nine standard deviations */
+    pthread_t t;
+    T_EQ(pthread_create(&t, NULL, flips_of_a_thread, one), 0);
+    T_EQ(pthread_join(t, NULL), 0);
+    T_EQ(pthread_create(&t, NULL, flips_of_a_thread, other), 0);
+    T_EQ(pthread_join(t, NULL), 0);
+    T_ASSERT(memcmp(one, other, sizeof one) == 0, "the seed decides");
+}
+#endif
 
 Test(env, an_endless_value_is_one_line_too) {
     char value[5000];
