@@ -128,13 +128,15 @@ void *rt_sys_map(size_t bytes) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+enum { STACKS_PROT = PROT_READ | PROT_WRITE };
+enum { STACKS_FLAGS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK };
+
 void *rt_sys_map_stacks(size_t bytes, size_t align) {
     size_t total;
     if (rt_fault(RT_FAULT_MMAP) || !rt_size_add(bytes, align, &total))
         return NULL;
     int saved = errno;
-    char *p = mmap(NULL, total, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    char *p = mmap(NULL, total, STACKS_PROT, STACKS_FLAGS, -1, 0);
     if (p == MAP_FAILED) {
         errno = saved;
         return NULL;
@@ -198,6 +200,19 @@ void rt_sys_discard(void *p, size_t bytes) {
     int saved = errno;
     madvise(p, bytes, MADV_DONTNEED);
     errno = saved;
+}
+
+int rt_sys_renew_stacks(void *p, size_t bytes) {
+    int saved = errno, err = 0;
+    if (madvise(p, bytes, MADV_DONTNEED) != 0) /* a new mapping would be locked, with memory */
+        err = -EAGAIN;
+    else if (rt_fault(RT_FAULT_MMAP) || mmap(p, bytes, STACKS_PROT, STACKS_FLAGS | MAP_FIXED, -1, 0)
+             == MAP_FAILED)
+        err = -ENOMEM;
+    else
+        madvise(p, bytes, MADV_NOHUGEPAGE);
+    errno = saved;
+    return err;
 }
 
 size_t rt_sys_page_size(void) {

@@ -1,14 +1,17 @@
 /* stack.c - slabs of slots, guards, the depot.
  *
- * Each class has slabs (one mmap of many slots), a bump position in the newest, and a depot: slots
- * that were used and are free, guard in place. Order of choice: the P's cache (hot), the depot, a
- * bare slot, a fresh one.
+ * Each class has slabs (one mmap of many slots) and a depot: slots that were used and are free,
+ * guard in place. Order of choice: the P's cache (hot), the depot, a bare slot, a fresh one.
  *
  * Memory goes back. sysmon looks at the depots twice a second: what nobody has needed since the
- * last look, but for a few, is made bare: its page is given to the system, descriptor and all, its
- * address is kept. So a burst of a million green threads is forgotten within two seconds or so,
- * and a load that comes and goes faster than that keeps its stacks. While no depot is long sysmon
- * sleeps as before. Not under sanitizers, whose contexts live in the descriptors.
+ * last look, but for a few, is set aside on its slab. A slab all of whose slots are set aside is
+ * renewed by one system call, as if none had ever been used; that gives back the page tables, too.
+ * Of what is left then each is made bare: its page is given to the system, descriptor and all, the
+ * guard and the address are kept. (Only the latter, as it once was, takes 20 us a slot: 20 s for a
+ * million, and half a gigabyte of page tables stayed.) So a burst of a million green threads is
+ * forgotten within three seconds or so, and a load that comes and goes faster than that keeps its
+ * stacks. While no depot is long sysmon sleeps as before. Not under sanitizers, whose contexts live
+ * in the descriptors.
  *
  * Guards by MADV_GUARD_INSTALL (Linux 6.13) split no mapping, so their number is free. Before that
  * a guard is an mprotect, which splits one: the number is capped at what vm.max_map_count leaves,
@@ -26,28 +29,30 @@ enum { SLAB_BYTES_SHIFT = 26, MAPS_KEPT_FREE = 2048 };
 enum { DEPOT_KEPT = 256, SCAVENGE_CHUNK = 64, SCAVENGE_CHUNKS = 16 };
 static const int64_t SCAVENGE_PERIOD_NS = 500 * 1000 * 1000;
 
-struct slab {
-    struct slab *next;
+struct rt_slab {
+    struct rt_slab *next;
+    struct rt_slab *next_fresh; /* on the list of those with slots that were never used */
+    struct rt_slab *next_aside; /* on the list of those with slots that are set aside */
     char *base;
     size_t bytes;
-    size_t used; /* bytes of slots that were handed out at least once */
-};
-
-struct bare { /* guarded, and without memory */
-    char *base;
-    unsigned valgrind_id;
+    size_t used;            /* bytes of slots that were handed out at least once */
+    struct rt_stack *aside; /* free, with memory; not in the depot any more */
+    size_t naside, nbare;
+    bool has_aside;         /* on that list */
+    uint64_t bare[];        /* a bit each: guarded, and without memory */
 };
 
 static struct size_class {
     uint32_t lock;           /* futex lock; protects all below */
-    struct slab *first, *last;
-    struct slab *bump;       /* the oldest slab with a slot that was never used; NULL: none */
+    struct rt_slab *slabs;
+    struct rt_slab *fresh;
+    struct rt_slab *aside;
+    struct rt_slab *bare_at; /* where the last bare one was found */
     struct rt_stack *depot;
     size_t cached;           /* in the depot */
     size_t lowest;           /* of cached, since the scavenger's last look */
-    size_t surplus;          /* what it still wants to make bare */
-    struct bare *bare;
-    size_t nbare, cap_bare;
+    size_t surplus;          /* what it still wants of it */
+    size_t naside, nbare;
     size_t slots;            /* in all slabs */
     size_t promised;         /* of them, what Gs may claim (default class) */
 } classes[RT_STACK_CLASSES];
@@ -95,6 +100,10 @@ static struct rt_stack *descriptor(char *base, unsigned cls) {
     return (struct rt_stack *)(void *)(base + rt_stack_slot_bytes(cls) - sizeof(struct rt_stack));
 }
 
+static char *slot_at(const struct rt_slab *s, size_t i, unsigned cls) {
+    return s->base + i * rt_stack_slot_bytes(cls);
+}
+
 static void release_slot(struct rt_stack *s) {
     rt_san_stack_deregister(s->valgrind_id);
 #if RT_ASAN || RT_TSAN
@@ -106,21 +115,18 @@ static void release_slot(struct rt_stack *s) {
 void rt_stack_stop(void) {
     for (unsigned c = 0; c < RT_STACK_CLASSES; c++) {
         struct size_class *k = &classes[c];
-        while (k->first) {
-            struct slab *s = k->first;
-            k->first = s->next;
-            for (size_t at = 0; at < s->used; at += rt_stack_slot_bytes(c))
-                if (descriptor(s->base + at, c)->low) /* not bare */
-                    release_slot(descriptor(s->base + at, c));
+        while (k->slabs) {
+            struct rt_slab *s = k->slabs;
+            k->slabs = s->next;
+            for (size_t i = 0; i < s->used / rt_stack_slot_bytes(c); i++)
+                if (!(s->bare[i / 64] >> i % 64 & 1))
+                    release_slot(descriptor(slot_at(s, i, c), c));
 #if RT_ASAN
             __asan_unpoison_memory_region(s->base, s->bytes); /* frames that never returned */
 #endif
             rt_sys_unmap(s->base, s->bytes);
             rt_sys_free(s);
         }
-        for (size_t i = 0; i < k->nbare; i++)
-            rt_san_stack_deregister(k->bare[i].valgrind_id);
-        rt_sys_free(k->bare);
         *k = (struct size_class){0};
     }
 }
@@ -133,7 +139,7 @@ static int add_slab(struct size_class *k, size_t slot) {
         return -EAGAIN;
     if (n > max_slots - seen)
         n = max_slots - seen;
-    struct slab *s = rt_sys_alloc(sizeof *s);
+    struct rt_slab *s = rt_sys_alloc(sizeof *s + (n + 63) / 64 * sizeof s->bare[0]);
     if (!s)
         return -ENOMEM;
     s->bytes = n * slot;
@@ -142,13 +148,10 @@ static int add_slab(struct size_class *k, size_t slot) {
         rt_sys_free(s);
         return -ENOMEM;
     }
-    if (k->last)
-        k->last->next = s;
-    else
-        k->first = s;
-    k->last = s;
-    if (!k->bump)
-        k->bump = s;
+    s->next = k->slabs;
+    k->slabs = s;
+    s->next_fresh = k->fresh;
+    k->fresh = s;
     k->slots += n;
     rt_fetch_add_relaxed(&all_slots, n);
     return 0;
@@ -158,7 +161,7 @@ int rt_stack_reserve(size_t n) {
     struct size_class *k = &classes[default_class];
     int err = 0;
     rt_futex_lock(&k->lock);
-    while (err == 0 && k->slots - k->promised < n)
+    while (err == 0 && k->slots < k->promised + n)
         err = add_slab(k, rt_stack_slot_bytes(default_class));
     if (err == 0)
         k->promised += n;
@@ -178,23 +181,56 @@ static size_t guard_bytes(unsigned cls) {
     return part > page ? part : page;
 }
 
-static struct rt_stack *describe(char *base, unsigned cls) {
+/* The slot at base has its guard. */
+static struct rt_stack *describe(struct rt_slab *b, char *base, unsigned cls) {
     struct rt_stack *s = descriptor(base, cls);
-    *s = (struct rt_stack){.low = base + guard_bytes(cls)};
-    s->size_class = cls;
-    return s;
-}
-
-/* Make a slot out of fresh address space. */
-static struct rt_stack *bind_slot(char *base, unsigned cls) {
-    if (rt_sys_guard(base, guard_bytes(cls), &light_guards) != 0)
-        return NULL;
-    struct rt_stack *s = describe(base, cls);
+    *s = (struct rt_stack){.low = base + guard_bytes(cls), .slab = b, .size_class = cls};
     s->valgrind_id = rt_san_stack_register(s->low, s);
     return s;
 }
 
-/* k->lock is held. */
+/* k->lock is held by all of these. */
+
+static struct rt_stack *take_fresh(struct size_class *k, unsigned cls) {
+    struct rt_slab *b = k->fresh;
+    char *base = b->base + b->used;
+    if (rt_sys_guard(base, guard_bytes(cls), &light_guards) != 0)
+        return NULL;
+    b->used += rt_stack_slot_bytes(cls);
+    if (b->used == b->bytes)
+        k->fresh = b->next_fresh;
+    return describe(b, base, cls);
+}
+
+static struct rt_stack *take_bare(struct size_class *k, unsigned cls) {
+    struct rt_slab *b = k->bare_at;
+    while (!b || b->nbare == 0)
+        b = b && b->next ? b->next : k->slabs;
+    size_t word = 0;
+    while (b->bare[word] == 0)
+        word++;
+    size_t bit = (size_t)__builtin_ctzll(b->bare[word]);
+    b->bare[word] &= b->bare[word] - 1;
+    b->nbare--;
+    k->nbare--;
+    k->bare_at = b;
+    return describe(b, slot_at(b, word * 64 + bit, cls), cls);
+}
+
+static struct rt_stack *take_aside(struct size_class *k) {
+    for (struct rt_slab *b; (b = k->aside) != NULL; k->aside = b->next_aside) {
+        struct rt_stack *s = b->aside;
+        if (s) {
+            b->aside = s->next;
+            b->naside--;
+            k->naside--;
+            return s;
+        }
+        b->has_aside = false;
+    }
+    return NULL;
+}
+
 static struct rt_stack *pop_depot(struct size_class *k) {
     struct rt_stack *s = k->depot;
     if (s) {
@@ -210,19 +246,12 @@ struct rt_stack *rt_stack_get(unsigned cls) {
     struct size_class *k = &classes[cls];
     rt_futex_lock(&k->lock);
     struct rt_stack *s = pop_depot(k);
-    if (!s && k->nbare) {
-        struct bare *b = &k->bare[--k->nbare];
-        s = describe(b->base, cls);
-        s->valgrind_id = b->valgrind_id;
-    } else if (!s && (k->bump || add_slab(k, rt_stack_slot_bytes(cls)) == 0)) {
-        struct slab *b = k->bump;
-        s = bind_slot(b->base + b->used, cls);
-        if (s) {
-            b->used += rt_stack_slot_bytes(cls);
-            if (b->used == b->bytes)
-                k->bump = b->next;
-        }
-    }
+    if (!s)
+        s = take_aside(k);
+    if (!s && k->nbare)
+        s = take_bare(k, cls);
+    else if (!s && (k->fresh || add_slab(k, rt_stack_slot_bytes(cls)) == 0))
+        s = take_fresh(k, cls);
     rt_futex_unlock(&k->lock);
     return s;
 }
@@ -278,41 +307,83 @@ void rt_stack_stats(size_t *mapped_bytes, size_t *cached) {
     for (unsigned c = 0; c < RT_STACK_CLASSES; c++) {
         rt_futex_lock(&classes[c].lock);
         *mapped_bytes += classes[c].slots * rt_stack_slot_bytes(c);
-        *cached += classes[c].cached;
+        *cached += classes[c].cached + classes[c].naside;
         rt_futex_unlock(&classes[c].lock);
     }
 }
 
 /* ---- the scavenger --------------------------------------------------------------------------- */
 
-/* k->lock is held. */
-static bool room_for_bare(struct size_class *k) {
-    if (k->nbare < k->cap_bare)
-        return true;
-    size_t cap = k->cap_bare ? 2 * k->cap_bare : 1024;
-    struct bare *b = rt_sys_alloc(cap * sizeof *b);
-    if (!b)
-        return false;
-    if (k->nbare)
-        memcpy(b, k->bare, k->nbare * sizeof *b);
-    rt_sys_free(k->bare);
-    k->bare = b;
-    k->cap_bare = cap;
-    return true;
+/* All slots of b are set aside or bare: as if none of them had ever been used. */
+static void renew(struct size_class *k, struct rt_slab *b, unsigned cls) {
+    size_t n = b->bytes / rt_stack_slot_bytes(cls);
+    for (struct rt_stack *s = b->aside; s; s = s->next)
+        rt_san_stack_deregister(s->valgrind_id);
+    int err = rt_sys_renew_stacks(b->base, b->bytes);
+    k->naside -= b->naside;
+    k->nbare -= b->nbare;
+    b->aside = NULL;
+    b->naside = b->nbare = 0;
+    memset(b->bare, 0, (n + 63) / 64 * sizeof b->bare[0]);
+    if (err == -EAGAIN) { /* up to what is locked, their memory is gone, and their descriptors */
+        for (size_t i = 0; i < n; i++)
+            b->bare[i / 64] |= UINT64_C(1) << i % 64;
+        k->nbare += b->nbare = n;
+        return;
+    }
+    b->used = 0;
+    if (err) { /* its addresses may be somebody else's now: it has none from here on */
+        k->slots -= n;
+        rt_fetch_add_relaxed(&all_slots, -n);
+        b->bytes = 0;
+        return;
+    }
+    b->next_fresh = k->fresh;
+    k->fresh = b;
 }
 
-/* Make up to n of the surplus bare; false when there is none left. */
-static bool make_bare(struct size_class *k, unsigned cls, size_t n) {
-    rt_futex_lock(&k->lock);
-    for (; n > 0 && k->surplus > 0 && k->depot && room_for_bare(k); n--, k->surplus--) {
-        struct rt_stack *s = pop_depot(k);
-        char *low = s->low;
-        k->bare[k->nbare++] = (struct bare){low - guard_bytes(cls), s->valgrind_id};
-        rt_sys_discard(low, rt_stack_slot_bytes(cls) - guard_bytes(cls));
+/* The memory of s, with whatever was left on it. */
+static void set_aside(struct size_class *k, struct rt_stack *s, unsigned cls, bool *renewed) {
+    struct rt_slab *b = s->slab;
+    s->next = b->aside;
+    b->aside = s;
+    b->naside++;
+    k->naside++;
+    if (!b->has_aside) {
+        b->has_aside = true;
+        b->next_aside = k->aside;
+        k->aside = b;
     }
-    bool more = n == 0 && k->surplus > 0;
-    if (!more)
+    if (b->used == b->bytes && b->naside + b->nbare == b->bytes / rt_stack_slot_bytes(cls)) {
+        renew(k, b, cls);
+        *renewed = true;
+    }
+}
+
+static void make_bare(struct size_class *k, struct rt_stack *s, unsigned cls) {
+    struct rt_slab *b = s->slab;
+    char *low = s->low;
+    size_t i = (size_t)(low - b->base) / rt_stack_slot_bytes(cls);
+    rt_san_stack_deregister(s->valgrind_id);
+    b->bare[i / 64] |= UINT64_C(1) << i % 64;
+    b->nbare++;
+    k->nbare++;
+    rt_sys_discard(low, rt_stack_slot_bytes(cls) - guard_bytes(cls));
+}
+
+/* Go on with it for a moment; false when there is nothing left to be done. */
+static bool give_back(struct size_class *k, unsigned cls) {
+    rt_futex_lock(&k->lock);
+    int n = SCAVENGE_CHUNK;
+    bool renewed = false;
+    for (; n > 0 && k->surplus > 0 && k->depot && !renewed; n--, k->surplus--)
+        set_aside(k, pop_depot(k), cls, &renewed);
+    if (!k->depot)
         k->surplus = 0;
+    struct rt_stack *s = NULL;
+    for (; k->surplus == 0 && n > 0 && (s = take_aside(k)) != NULL; n--)
+        make_bare(k, s, cls);
+    bool more = k->surplus > 0 || k->naside > 0;
     rt_futex_unlock(&k->lock);
     return more;
 }
@@ -334,11 +405,11 @@ int64_t rt_stack_scavenge(int64_t now) {
         rt_futex_lock(&k->lock);
         if (look)
             find_surplus(k);
-        bool surplus = k->surplus > 0;
+        bool some = k->surplus > 0 || k->naside > 0;
         rt_futex_unlock(&k->lock);
-        for (int i = 0; surplus && i < SCAVENGE_CHUNKS; i++)
-            surplus = make_bare(k, c, SCAVENGE_CHUNK);
-        more |= surplus;
+        for (int i = 0; some && i < SCAVENGE_CHUNKS; i++)
+            some = give_back(k, c);
+        more |= some;
         rt_futex_lock(&k->lock);
         long_depot |= k->cached > DEPOT_KEPT;
         rt_futex_unlock(&k->lock);

@@ -23,6 +23,7 @@ enum { RT_STACK_CACHE = 64 }; /* bound and free slots that one P may keep */
 struct rt_stack {
     struct rt_stack *next;
     char *low;              /* first usable byte, above the guard */
+    struct rt_slab *slab;
     uint32_t size_class;
     unsigned valgrind_id;
 #if RT_ASAN || RT_TSAN

@@ -28,7 +28,6 @@
 
 #include "base/lock.h"
 #include "base/sys.h"
-#include "sched/g.h"
 #include "sched/globq.h"
 #include "sched/idle.h"
 #include "sched/poller.h"
@@ -149,13 +148,6 @@ static bool all_idle(void) {
     return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt_load_relaxed(&rt_idle.held);
 }
 
-static bool waits_with_deadline(struct rt_g *g, void *found) {
-    if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) >= RT_WAITING &&
-        rt_load_relaxed(&g->wait_deadline) != INT64_MAX)
-        *(bool *)found = true;
-    return !*(bool *)found;
-}
-
 /* A number that changes with each spawn and park; 0: not even suspicious. */
 static uint64_t suspicion(bool *but_for_threads) {
     struct rt_pool_counts pool = rt_pool_counts();
@@ -168,10 +160,7 @@ static uint64_t suspicion(bool *but_for_threads) {
     *but_for_threads = rt_retake_away() != 0; /* nobody tells when it comes back and parks */
     if (*but_for_threads)
         return 0;
-    bool timed = false; /* an entry in a heap may be of a wait that is long over */
-    if (rt_timer_earliest_any() != INT64_MAX)
-        rt_g_each(waits_with_deadline, &timed);
-    if (timed)
+    if (rt_timer_awaited_any())
         return 0;
     uint64_t n = 1 + rt_load_relaxed(&rt.foreign_spawned);
     n += rt_load_relaxed(&rt.nobody->parks);

@@ -297,3 +297,25 @@ int64_t rt_timer_earliest_any(void) {
     }
     return best;
 }
+
+static bool awaited(struct rt_p *p) {
+    if (rt_load_relaxed(&p->timer_when) == INT64_MAX)
+        return false;
+    struct rt_m *m = rt_gate_try_p(p);
+    bool found = m == NULL;
+    for (uint32_t i = 0; !found && i < p->ntimers; i++) {
+        const struct rt_g *g = p->timers[i].g;
+        found = !dead(&p->timers[i]) && RT_WAIT_STATE(rt_load_relaxed(&g->wait)) >= RT_WAITING &&
+                rt_load_relaxed(&g->wait_deadline) != INT64_MAX;
+    }
+    if (m)
+        rt_gate_open(m);
+    return found;
+}
+
+bool rt_timer_awaited_any(void) {
+    bool found = awaited(rt.nobody);
+    for (uint32_t i = 0, procs = rt_procs(); !found && i < procs; i++)
+        found = awaited(&rt.ps[i]);
+    return found;
+}

@@ -37,4 +37,8 @@ void rt_timer_hand_on(struct rt_p *p);
 /* The earliest entry of all Ps. */
 int64_t rt_timer_earliest_any(void);
 
+/* Does any green thread wait with a deadline? An entry may be of a wait that is long over. True,
+ * too, when somebody is at work on a heap. Any thread, outside. */
+bool rt_timer_awaited_any(void);
+
 #endif

@@ -68,6 +68,25 @@ Test(sys, stacks_are_mapped_aligned_and_nothing_beside_them) {
     (void)maps;
 }
 
+Test(sys, renewed_stacks_are_zero_and_without_guards) {
+    size_t page = rt_sys_page_size(), size = 64 * page;
+    bool light = true;
+    char *p = rt_sys_map_stacks(size, size);
+    T_ASSERT(p);
+    memset(p, 0x55, size);
+    T_EQ(rt_sys_guard(p, page, &light), 0);
+    T_ASSERT(rt_sys_guard_holds(p));
+    T_EQ(rt_sys_renew_stacks(p, size), 0);
+    T_ASSERT(!rt_sys_guard_holds(p));
+    T_ASSERT(all_zero(p, size));
+    T_EQ(mlock(p + 3 * page, 1), 0);
+    p[3 * page] = 1;
+    T_EQ(rt_sys_renew_stacks(p, size), -EAGAIN);
+    T_EQ(p[3 * page], 1);
+    rt_sys_unmap(p, size);
+    T_EQ(rt_sys_renew_stacks(p + 1, size), -EAGAIN); /* EINVAL of the kernel */
+}
+
 Test(sys, no_memory_is_null) {
     T_ASSERT(rt_sys_map((size_t)1 << 60) == NULL);
     T_ASSERT(rt_sys_map_stacks((size_t)1 << 60, (size_t)1 << 20) == NULL);
@@ -374,6 +393,7 @@ Test(sys, calls_that_fail_leave_errno_alone) {
     KEEPS_ERRNO(rt_sys_guard(gone, page, &light));
     KEEPS_ERRNO(rt_sys_guard(gone, page, &heavy));
     KEEPS_ERRNO((rt_sys_discard(gone, page), 0));
+    KEEPS_ERRNO(rt_sys_renew_stacks(gone, page));
     KEEPS_ERRNO((rt_sys_futex_wake((void *)((char *)words + 1), 1), 0));
     KEEPS_ERRNO((rt_sys_unmap(gone + 1, 1), 0));
     KEEPS_ERRNO((rt_sys_nap(-1), 0));

@@ -10,6 +10,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -120,6 +121,106 @@ Test(stack, without_memory_there_is_no_stack_and_no_slot_is_lost) {
     T_ASSERT(a && b);
     check_slot(a, 4);
     check_slot(b, 2);
+    rt_stack_stop();
+}
+
+/* ---- the scavenger, without a runtime -------------------------------------------------------- */
+
+enum { MANY = 1000, SLAB = 256, KEPT = 256 }; /* slots of 256 KiB; those of a slab, of a depot */
+
+static size_t page_table_bytes(void) {
+    char line[200];
+    size_t kb = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+    T_ASSERT(f);
+    while (fgets(line, sizeof line, f))
+        sscanf(line, "VmPTE: %zu", &kb);
+    fclose(f);
+    T_ASSERT(kb > 0);
+    return kb * 1024;
+}
+
+static void get_many(struct rt_stack **s) {
+    for (int i = 0; i < MANY; i++) {
+        T_ASSERT(s[i] = rt_stack_get(4));
+        check_slot(s[i], 4);
+        T_ASSERT(rt_sys_guard_holds(s[i]->low - 1));
+        for (int k = 0; k < i; k++)
+            T_ASSERT(s[i] != s[k]);
+    }
+}
+
+static size_t mapped_bytes(void) {
+    size_t mapped, cached;
+    rt_stack_stats(&mapped, &cached);
+    return mapped;
+}
+
+/* What was put is not needed any more. */
+static void scavenge(size_t left) {
+    static int64_t now = 1;
+    for (int looks = 0; looks < 3; looks++, now += GO_SECOND)
+        while (rt_stack_scavenge(now) == 0)
+            ;
+    size_t mapped, cached;
+    rt_stack_stats(&mapped, &cached);
+    T_EQ(cached, left);
+}
+
+#if defined(T_ASAN) || defined(T_TSAN)
+#define SCAVENGED() T_SKIP("under a sanitizer stacks keep their contexts")
+#else
+#define SCAVENGED() (void)0
+#endif
+
+/* The depot keeps those that were put first, a whole slab. Of the others one is in use for a while,
+ * and one slab was never full. */
+Test(stack, a_slab_that_nobody_needs_is_as_new) {
+    SCAVENGED();
+    if (T_SCALE(20) < 5)
+        T_SKIP("under Valgrind most of the page tables are its own");
+    enum { OF_A_SLAB = SLAB / 8 * 4096, HELD = SLAB + 50, SLACK = 16384 }; /* one for each 2 MiB */
+    struct rt_stack *s[MANY];
+    T_EQ(rt_stack_start(1, 4), 0);
+    get_many(s);
+    size_t all = page_table_bytes(), mapped = mapped_bytes();
+    for (int i = 0; i < MANY; i++)
+        if (i != HELD)
+            rt_stack_put(s[i]);
+    scavenge(KEPT);
+    size_t some = page_table_bytes();
+    T_ASSERT(some + OF_A_SLAB <= all + SLACK, "%zu of %zu", some, all);
+    T_ASSERT(some + 2 * OF_A_SLAB > all, "%zu of %zu", some, all);
+    T_EQ(s[HELD]->low[0], 1); /* as check_slot has left it */
+    rt_stack_put(s[HELD]);
+    scavenge(KEPT); /* the others of its slab are bare */
+    T_ASSERT(page_table_bytes() + OF_A_SLAB <= some + SLACK, "%zu", page_table_bytes());
+    for (int round = 0; round < 3; round++) {
+        get_many(s);
+        T_EQ(mapped_bytes(), mapped);
+        for (int i = 0; i < MANY; i++)
+            rt_stack_put(s[round & 1 ? i : MANY - 1 - i]);
+        scavenge(KEPT);
+    }
+    rt_stack_stop();
+}
+
+Test(stack, a_slab_that_cannot_be_renewed_is_kept_or_left_alone) {
+    SCAVENGED();
+    struct rt_stack *s[MANY];
+    T_EQ(rt_stack_start(1, 4), 0);
+    get_many(s);
+    size_t mapped = mapped_bytes();
+    T_EQ(mlock(s[SLAB + 1], 1), 0); /* MADV_DONTNEED refuses */
+    for (int i = 0; i < MANY; i++)
+        rt_stack_put(s[i]);
+    rt_fault_arm(RT_FAULT_MMAP, 1, true, ENOMEM);
+    scavenge(KEPT);
+    T_EQ(rt_fault_points[RT_FAULT_MMAP].hits, 1); /* not the kept, the locked, the unfilled */
+    rt_fault_disarm();
+    T_EQ(mapped_bytes(), mapped - ((size_t)SLAB << 18));
+    get_many(s);
+    T_EQ(mapped_bytes(), mapped);
     rt_stack_stop();
 }
 
