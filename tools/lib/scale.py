@@ -2,6 +2,7 @@
 channels, waiters and timers. One run for each point and runtime, one right after the other."""
 import json
 import math
+import statistics
 from collections import namedtuple
 from html import escape
 
@@ -34,6 +35,9 @@ SERIES = [
     Series("timers", "a sleep, CPU time", "timers", (100, 1_000, 10_000, 100_000, 1_000_000),
            lambda x: ["timers", "--procs", "2", "--n", str(x)], cpu_per_op),
 ]
+
+# Many Ps beside few, on a machine with few CPUs: name, n; what must be left of the throughput.
+CROWDED, FEW, MANY, ROUNDS, LEAST_LEFT = (("spawn", 5_000_000), ("chan_mpmc", 5_000_000)), 2, 64, 7, 0.5
 
 WIDTH, PANEL, PLOT, LEFT, TOP = 880, 230, 150, 70, 100
 STYLE = """
@@ -95,6 +99,19 @@ def svg(done, labels, machine):
             f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{y - 1}" rx="10" class="page"/>\n' + "\n".join(out) + "\n</svg>\n")
 
 
+def many_ps(gort, run_command):
+    """The throughput of gort at MANY Ps beside that at FEW, in rounds in turn: {name: (median, least, most)}."""
+    left = {}
+    for name, n in CROWDED:
+        rounds = []
+        for i in range(ROUNDS):
+            ns = {procs: per_op(run_command(gort, [name, "--procs", str(procs), "--n", str(n)]))
+                  for procs in ((FEW, MANY) if i % 2 == 0 else (MANY, FEW))}
+            rounds.append(ns[FEW] / ns[MANY])
+        left[name] = statistics.median(rounds), min(rounds), max(rounds)
+    return left
+
+
 def run(peers, run_command, progress, out_dir, machine):
     """Runs all series, prints a table for each, writes scale.json and scale.svg. run_command(peer, arguments) is the
     result of one run."""
@@ -108,6 +125,8 @@ def run(peers, run_command, progress, out_dir, machine):
                 lines[peer.name].append((x, series.cost(result)))
                 results.append({"series": series.name, series.axis: x, **result})
         done.append((series, lines))
+    progress(len(SERIES), len(SERIES), f"{MANY} Ps beside {FEW}")
+    left = many_ps(peers[0], run_command)
     for series, lines in done:
         print(f"\n{series.name}: {series.what}; ns")
         head = [series.axis.rjust(12)] + [p.label.rjust(9) for p in peers] + (["gort is".rjust(9)] if len(peers) > 1 else [])
@@ -116,6 +135,9 @@ def run(peers, run_command, progress, out_dir, machine):
             costs = [lines[p.name][i][1] for p in peers]
             ratio = [f"{costs[1] / costs[0]:8.2f}x"] if len(costs) > 1 else []
             print(" ".join([f"{x:12,}"] + [f"{c:9.1f}" for c in costs] + ratio))
+    print(f"\nthroughput of gort at {MANY} Ps beside {FEW} (must be >= {LEAST_LEFT}), median of {ROUNDS} rounds: " +
+          ", ".join(f"{name} {median:.2f} ({least:.2f} - {most:.2f})" for name, (median, least, most) in left.items()))
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "scale.json").write_text(json.dumps({"machine": machine, "runs": results}, indent=1) + "\n")
+    (out_dir / "scale.json").write_text(json.dumps({"machine": machine, "runs": results, f"throughput at {MANY} Ps": left},
+                                                   indent=1) + "\n")
     (out_dir / "scale.svg").write_text(svg(done, {p.name: p.label for p in peers}, machine))
