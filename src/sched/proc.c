@@ -233,6 +233,7 @@ static struct rt_g *look_around(struct rt_m *m) {
     int64_t now = rt_sys_now();
     rt_idle_measure(p, now);
     rt_runq_age_owner(p, now);
+    bool regular = p->budget == 0; /* not called by a bit */
     p->budget = RT_PICKS;
     struct rt_glist ready = {0};
     if (p->timer_when <= now)
@@ -257,7 +258,13 @@ static struct rt_g *look_around(struct rt_m *m) {
      * would only make all of them later, and while there are fresh ones here these come first: the
      * batch would be pushed out again before it ran, each time through cold memory. */
     bool hurry = rt_globq_size() > len && p->timer_when > now && rt_runq_fresh_any(p) == 0;
-    return others ? rt_globq_take(p, hurry ? GLOBQ_BATCH : 1) : NULL;
+    /* Where each slice takes a tick each pick is a look: then one of the ring comes in between. */
+    if (!others || (!regular && p->ticks == p->globq_tick))
+        return NULL;
+    struct rt_g *g = rt_globq_take(p, hurry ? GLOBQ_BATCH : 1);
+    if (g)
+        p->globq_tick = p->ticks + 1; /* the slice that begins with it */
+    return g;
 }
 
 /* Out of work: submit and collect before the M goes through the idle protocol, whose heavy fence

@@ -231,6 +231,7 @@ struct rt_p {
     uint32_t index;
     uint32_t timers_dead;   /* relaxed, any thread */
     uint32_t visits;        /* looks around while crowded */
+    uint32_t globq_tick;    /* ticks in the slice of the last G that a look took from there */
     uint32_t slow;          /* sysmon: ticks + 1 of a slice that was old, with a queue behind it */
     struct rt_p *robbed;    /* from whom it stole last; NULL: and has judged it */
     int64_t pays_at;        /* that steal will have paid if it has not run dry before */

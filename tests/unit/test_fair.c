@@ -19,7 +19,8 @@
  *     own = N + F
  *
  * as long as the global queue is empty: a look around, one in RT_PICKS picks and one at each tick,
- * lets one from there go first. Under GORT_CHAOS some are sent there, and it is twice as many.
+ * lets one from there go first. Where each slice takes a tick each pick is a look, and then one of
+ * the ring must come in between: twice as many. Under GORT_CHAOS some are sent there, too.
  *
  * MOVED. A thief takes the older half, so each move halves what is before him, and on the other P
  * there may be another round of fresh ones: log2(N) + 1 stays of `own` at most. No count of any one
@@ -46,7 +47,9 @@
  * its time limit ends it. */
 #include "t_unit.h"
 
+#include "sched/globq.h"
 #include "sched/poller.h"
+#include "sched/retake.h"
 #include "sched/sched.h"
 
 enum { PROBES = 8, PAIRS = 2, MOST_PAIRS = 65, SLEEPERS = 8, PARENTS = 2, BIRTHS = 5 };
@@ -54,7 +57,8 @@ enum { FLOOD = 64, CROWD = T_CROWD(1000) };
 
 struct mix {
     const char *name;
-    int hogs, pairs, flood, sleepers, crowd;
+    int hogs, pairs, flood, sleepers, crowd, served, sleepy;
+    int procs; /* 0: as the environment says */
     unsigned flags;
     int turns; /* of each probe */
 };
@@ -277,6 +281,52 @@ static void crowd_member(void *arg T_UNUSED) {
     go_waitgroup_done(&home);
 }
 
+/* The next two are never without another one of them in the global queue when they leave. */
+static bool is_waited_for(void) {
+    return rt_globq_size() != 0 || rt_load_acquire(&stop);
+}
+
+static go_chan *requests;
+
+/* Whom a thread makes ready goes to the global queue; until the tick, so that the next pick is a
+ * look around. */
+static void served(void *arg T_UNUSED) {
+    for (int i = 0; go_chan_recv(requests, NULL) == 0; i++) {
+        if (i == 0)
+            begin();
+        const struct rt_p *p = rt_load_relaxed(&rt_m()->p);
+        while (!is_waited_for() || !(rt_load_relaxed(&p->attention) & RT_P_LOOK))
+            if (rt_load_acquire(&stop))
+                break;
+        look_around();
+    }
+    go_waitgroup_done(&home);
+}
+
+static void *request(void *arg) {
+    while (!rt_load_acquire(&stop))
+        if (go_chan_try_send(requests, NULL) != 0) /* nobody is parked there now */
+            sched_yield();
+    T_EQ(go_chan_close(requests), 0);
+    return arg;
+}
+
+/* It calls something that sleeps in the kernel, so its P is taken and it comes back without. */
+static void sleepy(void *arg T_UNUSED) {
+    begin();
+    while (!rt_load_acquire(&stop)) {
+        struct rt_m *m = rt_m();
+        while (!is_waited_for() && !rt_gate_is_shut(m))
+            rt_sys_yield();
+        while (!rt_gate_is_shut(m) && !rt_load_acquire(&stop)) {
+            struct rt_p *p = rt_load_relaxed(&m->p);
+            rt_retake(p, rt_progress_any(p));
+        }
+        go_yield();
+    }
+    go_waitgroup_done(&home);
+}
+
 /* ---- a mix ----------------------------------------------------------------------------------- */
 
 static void spawn_some(int n, void (*fn)(void *)) {
@@ -293,6 +343,8 @@ static void spawn_all(void *arg T_UNUSED) {
     spawn_some(mix->flood ? 1 : 0, spawner);
     spawn_some(mix->flood ? PARENTS : 0, parent);
     spawn_some(mix->sleepers, sleeper);
+    spawn_some(mix->served, served);
+    spawn_some(mix->sleepy, sleepy);
     spawn_some(mix->crowd / 2, crowd_member);
     for (int i = 0; i < PROBES; i++)
         spawn_child(probe, &probes[i]);
@@ -327,12 +379,13 @@ static void report(int n) {
 static void run_mix(const struct mix *this_one) {
     mix = this_one;
     uint32_t fresh = mix->flood ? FLOOD + 2 * PARENTS : 0;
-    int n = mix->hogs + 2 * mix->pairs + mix->sleepers + mix->crowd;
+    int n = mix->hogs + 2 * mix->pairs + mix->sleepers + mix->crowd +
+            mix->served + mix->sleepy;
     n += mix->flood ? 1 + PARENTS : 0;
     rt_store_relaxed(&unborn, (uint32_t)n);
     n += PROBES + (int)fresh + 1;
     T_ASSERT(mix->crowd || n < RT_RING); /* no ring overflows */
-    own_bound = ((uint32_t)n + fresh) * (getenv("GORT_CHAOS") ? 2 : 1);
+    own_bound = ((uint32_t)n + fresh) * (mix->served || getenv("GORT_CHAOS") ? 2 : 1);
     rounds_bound = (log2_above((uint32_t)n) + 2) * own_bound;
     if (mix->crowd)
         rounds_bound += 3 * (uint32_t)RT_PICKS * (uint32_t)n;
@@ -341,12 +394,17 @@ static void run_mix(const struct mix *this_one) {
     for (int i = 0; i < mix->pairs; i++)
         T_ASSERT(balls[i] = go_chan_new(sizeof(int), 0));
     struct go_options o = GO_OPTIONS_INIT;
-    o.procs = (unsigned)t_procs();
+    o.procs = (unsigned)(mix->procs ? mix->procs : t_procs());
     o.flags = mix->flags;
     T_EQ(go_start(&o), 0);
     go_waitgroup_add(&home, 1);
+    pthread_t t;
+    T_ASSERT(requests = go_chan_new(0, 0));
+    t_start_threads(&t, mix->served ? 1 : 0, request);
     T_SPAWN(spawn_all, NULL);
     T_EQ(go_waitgroup_wait(&home), 0);
+    t_join_threads(&t, mix->served ? 1 : 0);
+    go_chan_free(requests);
     report(n);
     t_stop();
     for (int i = 0; i < mix->pairs; i++)
@@ -363,12 +421,12 @@ Test(fair, those_who_yield_take_turns) {
     MIX(.name = "yields", .flags = GO_STRICT, .turns = (int)T_SCALE(20000));
 }
 
-Test(fair, hogs_with_checkpoints_keep_their_slice_and_no_more) {
+Test(fair, hogs_with_checkpoints_keep_their_slice_and_no_more, .timeout = 120) {
     MIX(.name = "hogs", .flags = GO_STRICT, .hogs = EACH_P,
         .turns = t_procs() < 8 ? 5 : 1);
 }
 
-Test(fair, pairs_that_hand_each_other_runnext_go_behind_the_others) {
+Test(fair, pairs_that_hand_each_other_runnext_go_behind_the_others, .timeout = 120) {
     MIX(.name = "pairs", .flags = GO_STRICT, .pairs = EACH_P, .turns = t_procs() < 8 ? 5 : 1);
 }
 
@@ -384,12 +442,20 @@ Test(fair, of_a_crowd_that_overflows_all_get_their_turn) {
     MIX(.name = "crowd", .flags = GO_STRICT, .crowd = CROWD, .turns = (int)T_SCALE(500));
 }
 
-Test(fair, all_that_together) {
+Test(fair, the_global_queue_is_not_all_there_is_when_each_slice_takes_a_tick) {
+    MIX(.name = "served", .procs = 1, .flags = GO_STRICT, .served = 3, .turns = 20);
+}
+
+Test(fair, those_who_come_back_without_a_p_are_not_all_there_is) {
+    MIX(.name = "sleepy", .procs = 1, .sleepy = 4, .turns = 20);
+}
+
+Test(fair, all_that_together, .timeout = 120) {
     MIX(.name = "all", .flags = GO_STRICT, .hogs = A_FEW_PS, .pairs = PAIRS, .flood = FLOOD,
         .sleepers = SLEEPERS, .turns = 3);
 }
 
-Test(fair, all_that_together_while_ps_are_taken_from_hogs) {
+Test(fair, all_that_together_while_ps_are_taken_from_hogs, .timeout = 120) {
     MIX(.name = "all", .hogs = A_FEW_PS, .pairs = PAIRS, .flood = FLOOD, .sleepers = SLEEPERS,
         .turns = 5);
 }
