@@ -237,11 +237,13 @@ static int start_spares(uint32_t need) {
         rt_fetch_add_relaxed(&rt.threads_left, more - rt.max_threads);
         rt.max_threads = more;
     }
-    bool ending = rt_spares_ending(); /* before we try: what is given back later counts as well */
     int err = rt_spares_failed(change.number);
-    for (uint32_t there = rt_spares_there(); err == 0 && there < need; there++)
+    uint32_t given_back = rt_spares_given_back();
+    for (uint32_t there = rt_spares_there(); err == 0 && there < need; there++) {
+        given_back = rt_spares_given_back(); /* what is given back later counts as well, */
         err = rt_spare_start();
-    return err == -EAGAIN && ending ? UNDER_WAY : err;
+    }
+    return err == -EAGAIN && rt_spares_ending(given_back) ? UNDER_WAY : err; /* and who goes now */
 }
 
 static void admit(struct rt_m *spares) {

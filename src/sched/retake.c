@@ -183,10 +183,14 @@ uint32_t rt_spares_there(void) {
     return rt.nms - rt_load_relaxed(&rt_idle.held) - rt_retake_away() - gone;
 }
 
-bool rt_spares_ending(void) {
-    uint32_t given_back = 0;
+uint32_t rt_spares_given_back(void) {
+    uint32_t n = 0;
     for (uint32_t i = 0; i < rt.nms; i++)
-        given_back += rt_load_acquire(&rt.ms[i].gone); /* pairs with worker_is_gone */
+        n += rt_load_acquire(&rt.ms[i].gone); /* pairs with worker_is_gone */
+    return n;
+}
+
+bool rt_spares_ending(uint32_t given_back) {
     return rt_load_seq_cst(&spares.gone) != given_back; /* in this order: never less */
 }
 

@@ -54,9 +54,10 @@ void rt_spare_failed(const struct rt_m *m, int err);
 uint32_t rt_spares_there(void);
 /* One more; it comes later. 0 or -errno. */
 int rt_spare_start(void);
-/* Is one counted as gone that has not given back its place and its thread yet? Then -EAGAIN of
- * rt_spare_start is not the last word. */
-bool rt_spares_ending(void);
+/* How many have given back their place and their thread; asked before rt_spare_start. After it: was
+ * one counted as gone that had not? Then -EAGAIN is not the last word. */
+uint32_t rt_spares_given_back(void);
+bool rt_spares_ending(uint32_t given_back);
 /* A change begins, which has this number; and of those that were started since then, can one not
  * begin, and why: 0 or -errno. */
 uint32_t rt_spares_change(void);
