@@ -112,6 +112,44 @@ static void both_ended(void) {
     model_assert(ended == 2);
 }
 
+/* ---- a kick: m looks before it sleeps, or is woken to look ---------------------------------- */
+
+/* As of epoll's set: asked by anybody, seen by who goes to sleep; the kernel's, so never stale. */
+static uint32_t asked;
+static bool looked;
+
+static bool pending(struct rt_m *m) {
+    (void)m;
+    return false;
+}
+static void poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
+    (void)m, (void)hungry, (void)ready;
+}
+static enum rt_sleep_mode look_and_sleep(struct rt_m *m) {
+    (void)m;
+    looked = rt_fetch_add_relaxed(&asked, 0) != 0;
+    return RT_SLEEP_FUTEX;
+}
+static const struct rt_poller poller = {
+    .pending = pending, .poll = poll, .sleep_mode = look_and_sleep};
+
+static void one_p_that_looks(void) {
+    one_p();
+    rt_poller = &poller;
+}
+/* Another M that is awake: then the fence of the sleeper is the heavy one. */
+static void two_ps_of_which_one_looks(void) {
+    two_ps();
+    rt_poller = &poller;
+}
+static void ask_and_kick(void) {
+    rt_fetch_add_relaxed(&asked, 1);
+    rt_idle_kick(&ps[0], rt_m_of(&ps[0]));
+}
+static void has_looked(void) {
+    model_assert(looked);
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -145,5 +183,10 @@ const struct model_case model_cases[] = {
      .thread = {stop, run_to_the_end, run_to_the_end},
      .end = both_ended,
      .bound = 1},
+    {.name = "idle.kick", .init = one_p_that_looks, .thread = {ask_and_kick, m0}, ENDS(has_looked)},
+    {.name = "idle.kick_beside_another",
+     .init = two_ps_of_which_one_looks,
+     .thread = {ask_and_kick, m0},
+     ENDS(has_looked)},
     {0},
 };

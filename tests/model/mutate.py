@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""mutate.py BUILD/tests/model [--file FILE] [--jobs N] [--limit SECONDS] [--sample] [--missing]
+"""mutate.py BUILD/tests/model [--file FILE] [--only TEXT] [--jobs N] [--limit SECONDS] [--sample]
+    [--missing] [--census SRC]
 
 Does a model find each order that is too weak? Each atomic operation and each fence of the shipped files that some model
 comes to (its --sites) is weakened, to each weaker order, one at a time, and models are run again with that one change
@@ -11,16 +12,20 @@ of date: a model has learnt to find that mutant.
 Where an order survives, all that are stronger do: they allow less. They are not run.
 
 --file FILE     only places in this file, as sched/timer.c; may be given several times
+--only TEXT     only places whose FILE FUNCTION OPERATION contains this; may be given several times
 --jobs N        so many models at once; default 1
 --limit S       what one model may take for one mutant; default 300. "no fault in S s" means that it took longer
 --sample        for each model a mutant that it must find, and one that is right, for the test suite
 --thorough      all models with their own bounds, which takes ten times as long
 --missing       the atomic operations of the shipped files that no model comes to
+--census SRC    for each file of SRC: how many operations and fences it has that are stronger than relaxed, how many
+                of them some model comes to, and which none does; also in files that no model has
 """
 import argparse
 import collections
 import concurrent.futures
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -36,7 +41,8 @@ ABOUT = {
     "sched/idle.c": ["idle", "sysmon"], "sched/idle.h": ["idle"], "sched/park.c": ["park", "timer", "stop"],
     "sched/park.h": ["park", "timer", "stop"], "sched/proc.c": ["idle", "timer", "stop"],
     "sched/spawn.c": ["timer", "idle"], "sched/sysmon.c": ["sysmon"], "sched/sysmon.h": ["sysmon"],
-    "sched/retake.c": ["retake"], "sched/retake.h": ["retake"], "sched/procs.c": ["procs"],
+    "sched/retake.c": ["retake", "spares"], "sched/retake.h": ["retake"], "sched/procs.c": ["procs", "spares"],
+    "sched/sched.h": ["procs", "retake", "spares"], "sched/start.c": ["stop"], "sched/worker.c": ["spares", "stop"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
     "sync/cond.c": ["cond"], "task/group.c": ["group"],
@@ -65,6 +71,9 @@ SAMPLE = [
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
     ("stop", "sched/start.c", "rt_foreign_enter", "rt_load_seq_cst(&rt.state)", "acquire", True),
     ("fd", "netpoll/fd.c", "count_edge", "rt_store_release(&s->edge[dir])", "relaxed", True),
+    ("retake", "sched/retake.c", "hand_over", "rt_fence_heavy()", "full", True),
+    ("procs", "sched/procs.c", "put_away", "rt_fence_heavy()", "full", True),
+    ("spares", "sched/procs.c", "admit", "rt_store_release(&rt.procs)", "relaxed", True),
     ("gate", "sched/gate.c", "rt_gate_try", "rt_cas(&m->gate)", "acquire", False),
 ]
 
@@ -199,15 +208,52 @@ def sample(folder):
     return bad
 
 
+def first_argument(text):
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c in "([") - (c in ")]")
+        if depth < 0 or (depth == 0 and c == ","):
+            return " ".join(text[:i].split())
+    return ""
+
+
+def operations(path):
+    """(line, name, first argument) of all that are stronger than relaxed."""
+    text = re.sub(r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), path.read_text(), flags=re.DOTALL)
+    for m in re.finditer(r"(?<!void )\b(rt_(?:load|store|exchange|fetch|cas|fence)_?\w*)\(", text):
+        if "relaxed" not in m.group(1):
+            yield text.count("\n", 0, m.start()) + 1, m.group(1), first_argument(text[m.end():])
+
+
+def census(src, reach):
+    reached = {p.key for p, programs in reach.items() if programs}
+    total = done = 0
+    for path in sorted(src.rglob("*.[ch]")):
+        file = str(path.relative_to(src))
+        found = [] if file == "base/atomic.h" else list(operations(path))
+        # An operation that takes several lines may stand under a later one of them.
+        missing = [(line, name, text) for line, name, text in found
+                   if not any(f"{file}:{line + d}:{name}:{text}" in reached for d in range(3))]
+        total += len(found)
+        done += len(found) - len(missing)
+        if found:
+            print(f"{file}: {len(found)}, with a model {len(found) - len(missing)}")
+        for line, name, text in missing:
+            print(f"    {line} {name}({text})")
+    print(f"{total}, with a model {done}")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder", type=pathlib.Path)
     p.add_argument("--file", action="append")
+    p.add_argument("--only", action="append", default=[])
     p.add_argument("--jobs", type=int, default=1)
     p.add_argument("--limit", type=int, default=300)
     p.add_argument("--sample", action="store_true")
     p.add_argument("--thorough", action="store_true")
     p.add_argument("--missing", action="store_true")
+    p.add_argument("--census", type=pathlib.Path)
     args = p.parse_args()
     if args.sample:
         return sample(args.folder)
@@ -219,7 +265,12 @@ def main():
         for program, named in zip(programs, pool.map(lambda f: sites(f, *QUICK), programs)):
             for place, hits in named.items():
                 reach[place] += [program] if hits else []
+        if args.census:
+            census(args.census, reach)
+            return 0
         places = sorted(p for p in reach if not args.file or p.file in args.file)
+        places = [p for p in places if not args.only or
+                  any(o in f"{p.file} {p.function} {p.operation}" for o in args.only)]
         if args.missing:
             print("\n".join(f"{p.file}:{p.line} {p.function} {p.operation}" for p in places if not reach[p]))
             return 0

@@ -4,7 +4,7 @@
  * There are two Ps, or one and a spare. A thread in the place of sysmon follows the machine, which
  * has another number of CPUs all at once: so no caller is there who would double the states. What
  * the Gs do stands beside the cases; at the end all Ms sleep. */
-#include "machine.h"
+#include "polls.h"
 
 #include "base/sys.h"
 #include "sched/g.h"
@@ -24,8 +24,12 @@ static void count(unsigned i) {
 void rt_g_flush(struct rt_p *p) {
     (void)p;
 }
+/* The shipped one takes them. */
 void rt_stack_flush(struct rt_p *p) {
-    (void)p;
+    uint32_t n = 0;
+    for (struct rt_stack *s = p->stacks; s; s = s->next)
+        n++;
+    p->nstacks = n;
 }
 void rt_g_share(uint32_t procs) {
     (void)procs;
@@ -78,7 +82,7 @@ static void m1(void) {
 
 /* From the second look on a slice is over. */
 static void sysmon(void) {
-    int64_t now = rt_sys_now();
+    static int64_t now;
     for (unsigned i = 0; rt_procs_look(now) >= 0; now += 2 * RT_SLICE_NS)
         if (i++ != 0)
             model_wait_for_change();
@@ -162,6 +166,47 @@ static void both_ran_on_two(void) {
     model_assert(ran == 0x11);
 }
 
+/* ---- a hog on it has armed a poll: who puts it away finds that ------------------------------- */
+
+static void arm_and_hog(void *arg) {
+    (void)arg;
+    polls_arm();
+    model_exit();
+}
+static void armer_on_p1(void) {
+    two_ps();
+    rt_poller = &polls;
+    queue(1, arm_and_hog);
+}
+static void only_p1(void) {
+    if (ps[1].m == &absent && ms[1].g) /* else P 0 has it */
+        polls_are_not_lost();
+}
+
+/* ---- a P goes and comes again, with another M: the old one may just have counted ------------- */
+
+/* On P 0 somebody computes. */
+static void p1_and_a_spare(void) {
+    two_ps();
+    rt.nms = rt.max_ms = 3;
+    ms[2].p = rt.nobody;
+    ms[2].gate = RT_GATE_SHUT;
+    ms[0].g = &gs[0];
+    queue(1, first);
+}
+static void m2(void) {
+    machine_run(2);
+}
+static void sysmon_twice(void) {
+    sysmon();
+    cpus = 2;
+    sysmon();
+}
+static void first_ran_on_either(void) {
+    nothing_is_left(2);
+    model_assert(ran == 0x1);
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -187,6 +232,18 @@ const struct model_case model_cases[] = {
      .init = maker_and_a_spare,
      .thread = {m0, m1, sysmon},
      ENDS(both_ran_on_two),
+     .bound = 1,
+     .stale = 1},
+    {.name = "procs.polls",
+     .init = armer_on_p1,
+     .thread = {m1, sysmon},
+     ENDS(only_p1),
+     .bound = 2,
+     .stale = 1},
+    {.name = "procs.again",
+     .init = p1_and_a_spare,
+     .thread = {m1, m2, sysmon_twice},
+     ENDS(first_ran_on_either),
      .bound = 1,
      .stale = 1},
     {0},

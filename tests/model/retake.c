@@ -4,6 +4,7 @@
  * M 0 has the P, M 1 is a spare. A thread in the place of sysmon takes, once or until it has. What
  * the Gs do stands beside the cases; at the end all Ms sleep. */
 #include "event.h"
+#include "polls.h"
 
 #include "base/sys.h"
 #include "sched/retake.h"
@@ -32,7 +33,9 @@ static void one_p_and_a_spare(void) {
 static void m0(void) {
     machine_run(0);
 }
+/* Its own thread makes it what it is. */
 static void m1(void) {
+    ms[1].tid = 1;
     machine_run(1);
 }
 static void take_once(void) {
@@ -148,6 +151,45 @@ static void sleeper_is_queued(void) {
     queue(sleep_a_little);
 }
 
+/* ---- it has armed a poll: the heir finds it, or it has seen that its P was gone -------------- */
+
+static void arm_and_hog(void *arg) {
+    (void)arg;
+    polls_arm();
+    count(0);
+    model_exit();
+}
+static void armer_is_queued(void) {
+    one_p_and_a_spare();
+    rt_poller = &polls;
+    queue(arm_and_hog);
+}
+static void taken_with_its_poll(void) {
+    model_assert(ps[0].m == &ms[1]);
+    polls_are_not_lost();
+}
+
+/* ---- it is locked to its thread, while sysmon looks at whoever has the P --------------------- */
+
+static void locked(void *arg) {
+    (void)arg;
+    go_lock_thread();
+    count(0);
+    go_unlock_thread();
+}
+static void locked_and_another_are_queued(void) {
+    one_p_and_a_spare();
+    model_clock_moves(); /* it comes again when there is no spare yet */
+    queue(second);       /* the newest runs first */
+    queue(locked);
+}
+/* A first look, a warning, the taking. */
+static void look(void) {
+    struct rt_hog hog = {0};
+    for (int i = 1; i <= 3; i++)
+        rt_retake_look(&ps[0], &hog, i * INT64_C(1000) * 1000);
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -181,6 +223,18 @@ const struct model_case model_cases[] = {
      .init = sleeper_is_queued,
      .thread = {m0, m1, take_once},
      ENDS(first_ran),
+     .bound = 1,
+     .stale = 1},
+    {.name = "retake.polls",
+     .init = armer_is_queued,
+     .thread = {m0, m1, take},
+     ENDS(taken_with_its_poll),
+     .bound = 2,
+     .stale = 1},
+    {.name = "retake.locked",
+     .init = locked_and_another_are_queued,
+     .thread = {m0, m1, look},
+     ENDS(both_ran_and_ended),
      .bound = 1,
      .stale = 1},
     {0},

@@ -146,8 +146,23 @@ static void spawn(void) {
     rt_fetch_add_relaxed(&refused, err != 0);
 }
 
+/* As a close does beside the stop: it waits for nothing, and touches what the stop frees. */
+static void close_one(void) {
+    if (rt_foreign_enter_to_close() != 0)
+        return;
+    model_assert(rt_load_relaxed(&rt.ps[0].m) == &rt.ms[0]);
+    rt_foreign_leave();
+}
+/* Two stops at once: one of them does it. */
+static void try_to_stop(void) {
+    int err = go_stop(GO_FOREVER);
+    model_assert(err == 0 || err == -EALREADY || err == -ENXIO);
+    if (err == 0)
+        stopped++;
+}
+
 static void ended(uint32_t n) {
-    model_assert(stopped && ran + refused == n);
+    model_assert(stopped == 1 && ran + refused == n);
     model_assert(rt.state == RT_STOPPED && rt.foreign == 0 && !rt.ps && !rt.ms);
 }
 static void one_ended(void) {
@@ -173,6 +188,8 @@ const struct model_case model_cases[] = {
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
     CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
+    CASE("close", nobody, none_ended, 2, 2, stop, m0, close_one),
+    CASE("two_stops", nobody, none_ended, 2, 2, try_to_stop, m0, try_to_stop),
     CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
     {0},
 };
