@@ -93,10 +93,13 @@ static void there_are_two(void) {
     start();
     readable = 2;
 }
-static void open_file(void) {
+static void open_to_be_asked(void) {
     start();
     model_assert(rt_fd_adopt(FD, RT_FD_OURS | RT_FD_STREAM) == 0 && rt_fd_at(FD)->gen == FIRST);
     model_ignore(&rt_fd_at(FD)->kind, 1); /* a hint; the checker knows one word per four bytes */
+}
+static void open_file(void) {
+    open_to_be_asked();
     model_ignore(&rt_fd_at(FD)->asking, 1);
 }
 static void open_in_scope(void) {
@@ -185,6 +188,22 @@ static void cancel(void) {
     go_scope_cancel(&scope);
 }
 
+/* ---- a call that first asks poll(2), on a descriptor that others may read from, too ---------- */
+
+static int transfers; /* plain: one after the other, or of two who were told one would wait */
+
+static void ask_and_take(void) {
+    struct rt_fd_op op = {.slot = rt_fd_at(FD)};
+    for (int tries = 0; tries < 2; tries++)
+        if (rt_fd_ask(&op)) {
+            transfers++;
+            rt_fd_asked(&op);
+        }
+}
+static void not_asked_any_more(void) {
+    model_assert(transfers >= 2 && transfers <= 4 && rt_fd_at(FD)->asking == 0);
+}
+
 /* ---- at the end ------------------------------------------------------------------------------ */
 
 static void nobody_waits(void) {
@@ -226,6 +245,7 @@ const struct model_case model_cases[] = {
          write_and_open_another),
     CASE("number_used_again", open_file, other_is_open, 1, read_or_closed, close_file,
          open_another),
+    CASE("ask", open_to_be_asked, not_asked_any_more, 3, ask_and_take, ask_and_take),
     CASE("cancel", open_in_scope, read_or_not, 2, read_or_canceled, write_byte, cancel),
     {0},
 };
