@@ -287,8 +287,8 @@ WEAK bool rt_mutex_held(const uint32_t *lock, uint64_t id) {
     (void)lock, (void)id;
     return false;
 }
-WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress) {
-    (void)p, (void)progress;
+WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
+    (void)p, (void)progress, (void)told;
     return false;
 }
 WEAK void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
