@@ -204,13 +204,23 @@ void rt_sys_discard(void *p, size_t bytes) {
 
 int rt_sys_renew_stacks(void *p, size_t bytes) {
     int saved = errno, err = 0;
-    if (madvise(p, bytes, MADV_DONTNEED) != 0) /* a new mapping would be locked, with memory */
+    if (madvise(p, bytes, MADV_DONTNEED) != 0) {
         err = -EAGAIN;
-    else if (rt_fault(RT_FAULT_MMAP) || mmap(p, bytes, STACKS_PROT, STACKS_FLAGS | MAP_FIXED, -1, 0)
-             == MAP_FAILED)
-        err = -ENOMEM;
-    else
-        madvise(p, bytes, MADV_NOHUGEPAGE);
+    } else {
+        munmap(p, bytes); /* first: a mapping that fails must not leave us in doubt whose it is */
+        void *q = rt_fault(RT_FAULT_MMAP) ? MAP_FAILED
+                                          : mmap(p, bytes, PROT_NONE,
+                                                 STACKS_FLAGS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (q == p) /* after mlockall(MCL_FUTURE) it is locked, and would be filled */
+            munlock(p, bytes);
+        if (q != p || mprotect(p, bytes, STACKS_PROT) != 0) {
+            if (q != MAP_FAILED)
+                munmap(q, bytes);
+            err = -ENOMEM;
+        } else {
+            madvise(p, bytes, MADV_NOHUGEPAGE);
+        }
+    }
     errno = saved;
     return err;
 }

@@ -5,7 +5,8 @@
  *
  * Memory goes back. sysmon looks at the depots twice a second: what nobody has needed since the
  * last look, but for a few, is set aside on its slab. A slab all of whose slots are set aside is
- * renewed by one system call, as if none had ever been used; that gives back the page tables, too.
+ * renewed by a few system calls, as if none had ever been used; that gives back the page tables,
+ * too.
  * Of what is left then each is made bare: its page is given to the system, descriptor and all, the
  * guard and the address are kept. (Only the latter, as it once was, takes 20 us a slot: 20 s for a
  * million, and half a gigabyte of page tables stayed.) So a burst of a million green threads is
@@ -332,7 +333,7 @@ static void renew(struct size_class *k, struct rt_slab *b, unsigned cls) {
         return;
     }
     b->used = 0;
-    if (err) { /* its addresses may be somebody else's now: it has none from here on */
+    if (err) { /* it is mapped no more */
         k->slots -= n;
         rt_fetch_add_relaxed(&all_slots, -n);
         b->bytes = 0;

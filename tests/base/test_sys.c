@@ -83,6 +83,14 @@ Test(sys, renewed_stacks_are_zero_and_without_guards) {
     p[3 * page] = 1;
     T_EQ(rt_sys_renew_stacks(p, size), -EAGAIN);
     T_EQ(p[3 * page], 1);
+    T_EQ(munlock(p, size), 0);
+    T_EQ(mlockall(MCL_FUTURE), 0);
+    T_EQ(rt_sys_renew_stacks(p, size), 0);
+    T_EQ(munlockall(), 0);
+    unsigned char in_memory[64];
+    T_EQ(mincore(p, size, in_memory), 0);
+    for (int i = 0; i < 64; i++)
+        T_EQ(in_memory[i] & 1, 0);
     rt_sys_unmap(p, size);
     T_EQ(rt_sys_renew_stacks(p + 1, size), -EAGAIN); /* EINVAL of the kernel */
 }

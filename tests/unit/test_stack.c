@@ -209,6 +209,9 @@ Test(stack, a_slab_that_cannot_be_renewed_is_kept_or_left_alone) {
     SCAVENGED();
     struct rt_stack *s[MANY];
     T_EQ(rt_stack_start(1, 4), 0);
+    rt_stack_stop();
+    struct t_usage before = t_usage();
+    T_EQ(rt_stack_start(1, 4), 0);
     get_many(s);
     size_t mapped = mapped_bytes();
     T_EQ(mlock(s[SLAB + 1], 1), 0); /* MADV_DONTNEED refuses */
@@ -222,6 +225,7 @@ Test(stack, a_slab_that_cannot_be_renewed_is_kept_or_left_alone) {
     get_many(s);
     T_EQ(mapped_bytes(), mapped);
     rt_stack_stop();
+    T_SAME_USAGE(before);
 }
 
 /* ---- on green threads ------------------------------------------------------------------------ */
