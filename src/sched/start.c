@@ -83,6 +83,7 @@ int rt_foreign_enter_to_close(void) {
 
 void rt_foreign_leave(void) {
     rt_fetch_sub(&rt.foreign, 1);
+    rt_sysmon_look();
 }
 
 /* ---- boot ------------------------------------------------------------------------------------ */

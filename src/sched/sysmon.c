@@ -23,7 +23,8 @@
  * semaphore (a signal handler may release it), nothing was spawned or has parked since the tick
  * before, and no thread is in the process that is not ours or the one waiting in go_run, who could
  * wake anybody. One look would not do: between its parts a foreign thread may have come and
- * spawned. */
+ * spawned. A foreign thread that leaves the runtime, or a semaphore's queue, wakes sysmon for this
+ * (rt_sysmon_look), which looks once more when it has announced its sleep. */
 #include "sched/sysmon.h"
 
 #include "base/lock.h"
@@ -188,6 +189,14 @@ static bool watch_deadlock(bool idle) {
     return again || (now != 0 && mon.suspicious_ticks < DEADLOCK_TICKS);
 }
 
+/* Once more, now that whoever changes it wakes sysmon: has nothing changed since? */
+static bool still_the_same(bool *again) {
+    bool but_for_threads = false;
+    uint64_t now = suspicion(&but_for_threads);
+    *again |= but_for_threads;
+    return now == mon.suspicion;
+}
+
 static int64_t idle_sleep(bool watch_threads, int64_t scavenge_ns) {
     if (scavenge_ns != INT64_MAX)
         return scavenge_ns > MIN_SLEEP_NS ? scavenge_ns : MIN_SLEEP_NS;
@@ -208,7 +217,7 @@ static void *sysmon_main(void *arg) {
         if (idle_ticks >= IDLE_TICKS) {
             rt_store_seq_cst(&rt_sysmon_asleep, 1);
             rt_fence_heavy(); /* pairs with the light one in rt_sysmon_awake */
-            if (all_idle())
+            if (all_idle() && (!rt.watch_deadlock || still_the_same(&again)))
                 sleep_ns = idle_sleep(again, scavenge_ns);
             idle_ticks = 0;
         }

@@ -2,7 +2,7 @@
 #ifndef RT_SYSMON_H
 #define RT_SYSMON_H
 
-#include "base/atomic.h"
+#include "sched/sched.h"
 
 /* Make sysmon look around at once. May run in a signal handler, and when there is no sysmon. */
 void rt_sysmon_call_sig(void);
@@ -22,6 +22,13 @@ static inline void rt_sysmon_awake(void) {
     rt_fence_light(); /* not idle any more, then this load; pairs with the heavy one in sysmon.c */
     if (rt_unlikely(rt_load_relaxed(&rt_sysmon_asleep)))
         rt_sysmon_wake_slow();
+}
+
+/* A foreign thread waits no more, or has taken back what would have woken somebody, and no M has
+ * noticed: has go_run come to a deadlock by that? */
+static inline void rt_sysmon_look(void) {
+    if (rt_unlikely(rt.watch_deadlock))
+        rt_sysmon_awake();
 }
 
 #endif

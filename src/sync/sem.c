@@ -182,8 +182,11 @@ static __attribute__((noinline)) int acquire_slow(go_sem *s, struct rt_g *g) {
     }
     enqueue(s, lot, &w);
     int r = park(g, lot);
-    if (r == 0)
+    if (r == 0) {
+        if (g->flags & RT_G_THREAD)
+            rt_sysmon_look();
         return 0;
+    }
     rt_lock(&lot->lock);
     if (rt_waiter_queued(&w.base)) {
         dequeue(s, lot, &w);
@@ -191,6 +194,8 @@ static __attribute__((noinline)) int acquire_slow(go_sem *s, struct rt_g *g) {
             rt_fetch_and(&s->rt_count, ~WAITED);
     }
     rt_unlock(&lot->lock);
+    if (g->flags & RT_G_THREAD)
+        rt_sysmon_look();
     return rt_cancel_result(g, r, GO_FOREVER);
 }
 

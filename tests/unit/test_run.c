@@ -1,6 +1,7 @@
 /* start.c and sysmon.c, go_run: it returns when its function has, and tells a deadlock. */
 #include "t_unit.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 static void nothing(void *arg) {
@@ -225,6 +226,69 @@ static void stale_deadline(void) {
 
 Test(run, deadlock_is_told_beside_a_deadline_that_is_over) {
     T_IN_CHILD_ALONE(stale_deadline);
+}
+
+/* A foreign thread was the last who could have woken somebody, and it goes without a word. */
+static void go_on_alone(void *arg) {
+    pthread_t t;
+    silent = go_chan_new(sizeof(int), 0);
+    T_EQ(pthread_create(&t, NULL, (void *(*)(void *))arg, NULL), 0);
+    T_EQ(pthread_detach(t), 0);
+    int v;
+    T_EQ(go_chan_recv(silent, &v), -ECANCELED);
+}
+
+static void *poll_in_vain(void *arg) {
+    int end[2];
+    T_EQ(pipe(end), 0);
+    T_EQ(go_poll_until(end[0], POLLIN, go_now() + 100 * GO_MILLISECOND), -ETIMEDOUT);
+    return arg;
+}
+
+static void *acquire_in_vain(void *arg) {
+    static go_sem none;
+    go_scope s;
+    go_scope_enter(&s, go_now() + 100 * GO_MILLISECOND);
+    T_EQ(go_sem_acquire(&none), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    return arg;
+}
+
+static void never(void *arg) {
+    (void)arg;
+    T_ASSERT(false, "an hour");
+}
+
+static void *stop_the_last_timer(void *arg) {
+    go_timer *timer = go_timer_after(60 * GO_MINUTE, never, NULL);
+    T_ASSERT(timer);
+    nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);
+    T_EQ(go_timer_stop(timer), 0);
+    return arg;
+}
+
+static void left_alone(void *(*fn)(void *)) {
+    char text[4096];
+    T_EQ(run_and_listen(go_on_alone, (void *)fn, text, sizeof text), -EDEADLK);
+    go_chan_free(silent);
+}
+
+static void deadlock_by_a_poll(void) {
+    left_alone(poll_in_vain);
+}
+
+static void deadlock_by_a_semaphore(void) {
+    left_alone(acquire_in_vain);
+}
+
+static void deadlock_by_a_timer(void) {
+    left_alone(stop_the_last_timer);
+}
+
+Test(run, a_deadlock_that_a_foreign_thread_leaves_behind_is_told) {
+    T_IN_CHILD_ALONE(deadlock_by_a_poll);
+    T_IN_CHILD_ALONE(deadlock_by_a_semaphore);
+    T_IN_CHILD_ALONE(deadlock_by_a_timer);
 }
 
 /* ---- no deadlocks ---------------------------------------------------------------------------- */
