@@ -263,7 +263,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt_chaos_start(env->chaos, env->seed, env->chaos_at);
     rt.seed = env->seed ? env->seed : rt_sys_random();
     rt.pid = rt_sys_pid();
-    rt.watch_deadlock = watch_deadlock;
+    rt_store_relaxed(&rt.watch_deadlock, watch_deadlock);
     rt.deadlocked = 0;
     rt_store_relaxed(&ending, 0); /* the state tells */
     rt.foreign_spawned = rt.foreign_ended = 0;

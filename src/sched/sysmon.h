@@ -27,7 +27,7 @@ static inline void rt_sysmon_awake(void) {
 /* A foreign thread waits no more, or has taken back what would have woken somebody, and no M has
  * noticed: has go_run come to a deadlock by that? */
 static inline void rt_sysmon_look(void) {
-    if (rt_unlikely(rt.watch_deadlock))
+    if (rt_unlikely(rt_load_relaxed(&rt.watch_deadlock)))
         rt_sysmon_awake();
 }
 
