@@ -5,12 +5,11 @@
  *
  * Memory goes back. sysmon looks at the depots twice a second: what nobody has needed since the
  * last look, but for a few, is set aside on its slab. A slab all of whose slots are set aside is
- * renewed by a few system calls, as if none had ever been used; that gives back the page tables,
- * too.
- * Of what is left then each is made bare: its page is given to the system, descriptor and all, the
- * guard and the address are kept. (Only the latter, as it once was, takes 20 us a slot: 20 s for a
+ * renewed by a few system calls, as if none had ever been used; its page tables go back, too. Of
+ * what is left then each is made bare: its page is given to the system, descriptor and all, the
+ * guard and the address are kept. (Only the latter, as it once was, takes 14 us a slot: 20 s for a
  * million, and half a gigabyte of page tables stayed.) So a burst of a million green threads is
- * forgotten within three seconds or so, and a load that comes and goes faster than that keeps its
+ * forgotten within four seconds or so, and a load that comes and goes faster than that keeps its
  * stacks. While no depot is long sysmon sleeps as before. Not under sanitizers, whose contexts live
  * in the descriptors.
  *
