@@ -204,10 +204,10 @@ void rt_sys_discard(void *p, size_t bytes) {
 
 int rt_sys_renew_stacks(void *p, size_t bytes) {
     int saved = errno, err = 0;
-    if (madvise(p, bytes, MADV_DONTNEED) != 0) {
+    /* Unmapped first: a mapping that fails must not leave us in doubt whose it is. */
+    if (madvise(p, bytes, MADV_DONTNEED) != 0 || munmap(p, bytes) != 0) {
         err = -EAGAIN;
     } else {
-        munmap(p, bytes); /* first: a mapping that fails must not leave us in doubt whose it is */
         void *q = rt_fault(RT_FAULT_MMAP) ? MAP_FAILED
                                           : mmap(p, bytes, PROT_NONE,
                                                  STACKS_FLAGS | MAP_FIXED_NOREPLACE, -1, 0);

@@ -37,7 +37,8 @@ bool rt_sys_guard_holds(const void *p);
 /* Give the pages back to the system; contents become zero. */
 void rt_sys_discard(void *p, size_t bytes);
 /* What rt_sys_map_stacks gave is as new, its page tables given back, too. 0; -EAGAIN: some of it is
- * locked, the rest may be empty; -ENOMEM: it is not mapped any more, the addresses are not ours. */
+ * locked, or there are too many mappings, and the rest may be empty; -ENOMEM: it is not mapped any
+ * more, the addresses are not ours. */
 int rt_sys_renew_stacks(void *p, size_t bytes);
 size_t rt_sys_page_size(void);
 /* vm.max_map_count. */
