@@ -1,6 +1,7 @@
 /* sysmon.c - a thread without a P, which notices what nobody else does.
  *
- * Every tick, 1 ms while some M is awake:
+ * Every tick, 1 ms while some M is awake, 2.5 ms while all that are awake go from G to G so often
+ * that nobody waits long (a tick costs 24 us, nearly all of them the kernel's timer and wake-up):
  *   - a P whose slice began more than 10 ms ago gets RT_P_PREEMPT: its G yields at the next call
  *     that parks, go_yield or go_checkpoint;
  *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
@@ -46,6 +47,8 @@
 #define RT_SYSMON_IDLE_TICKS 20 /* tests/model has fewer */
 #endif
 enum { IDLE_TICKS = RT_SYSMON_IDLE_TICKS, DEADLOCK_TICKS = 3 };
+enum { LIVELY = 100 }; /* slices and parks in a tick */
+static const int64_t LIVELY_TICK_NS = 2500 * 1000;
 static const int64_t SLOW_NS = 2500 * 1000; /* two ticks, late as they are */
 static const int64_t MIN_SLEEP_NS = 50 * 1000;
 static const int64_t THREADS_NS = 50 * 1000 * 1000;
@@ -76,8 +79,9 @@ static bool p_is_awake(const struct rt_p *p) {
     return rt_load_relaxed(&m->sleep) == RT_AWAKE;
 }
 
-/* One P. True: somebody who sleeps could help. */
-static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
+/* One P. True: somebody who sleeps could help. *least: the smallest number of slices and parks, of
+ * any P that is awake. */
+static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *least) {
     uint32_t ticks = rt_load_relaxed(&p->ticks);
     bool help = rt_runq_len_any(p) != 0;
     if (!p_is_awake(p))
@@ -98,6 +102,8 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now) {
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;
     }
+    if (progress - seen->progress < *least)
+        *least = progress - seen->progress;
     seen->progress = progress;
     if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
         rt_fetch_or(&p->attention, RT_P_LOOK);
@@ -123,12 +129,16 @@ static int64_t tick(struct seen *seen) {
         rt_globq_push(&ready);
     }
     bool help = rt_globq_size() != 0 || rt_load_relaxed(&rt.nobody->timer_when) <= now;
+    uint64_t least = UINT64_MAX;
     uint32_t procs = rt_procs();
     for (uint32_t i = 0; i < procs; i++)
-        help |= look_at(&rt.ps[i], &seen[i], now);
+        help |= look_at(&rt.ps[i], &seen[i], now, &least);
     if (help)
         rt_idle_wake_foreign();
+    bool lively = least >= LIVELY && least != UINT64_MAX;
     int64_t next = rt_load_relaxed(&rt_sysmon_tick_ns), when = rt_timer_earliest_any();
+    if (lively && next < LIVELY_TICK_NS)
+        next = LIVELY_TICK_NS;
     int64_t again = INT64_MAX;
     for (uint32_t i = 0; i < procs; i++)
         if (p_is_awake(&rt.ps[i])) {

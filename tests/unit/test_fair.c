@@ -373,7 +373,7 @@ static void report(int n) {
            mix->name, rt.procs, mix->flags == GO_STRICT ? "" : ", taken from hogs", n, all.turns,
            all.moved, all.most_slices, own_bound, all.most_rounds, rounds_bound,
            (double)all.most_ns / GO_MILLISECOND,
-           share * own_bound * (double)(RT_SLICE_NS + GO_MILLISECOND) / GO_MILLISECOND);
+           share * own_bound * ((double)RT_SLICE_NS / GO_MILLISECOND + 2.5)); /* sysmon.c */
 }
 
 static void run_mix(const struct mix *this_one) {
