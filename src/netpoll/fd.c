@@ -97,11 +97,11 @@ void rt_fd_stop(void) {
 /* The slot of fd, which is in range. NULL: out of memory. */
 static struct rt_fd *slot_make(int fd) {
     struct rt_fd **chunk = &rt_fd_chunks[(unsigned)fd >> RT_FD_CHUNK_BITS];
-    if (!rt_load_acquire(chunk)) { /* pairs with the CAS below */
+    if (!rt_load_relaxed(chunk)) { /* rt_fd_at looks once more */
         struct rt_fd *fresh = rt_sys_map(CHUNK_BYTES), *none = NULL;
         if (!fresh)
             return NULL;
-        if (!rt_cas(chunk, &none, fresh)) /* publish; pairs with the acquire in rt_fd_at */
+        if (!rt_cas_release(chunk, &none, fresh)) /* pairs with the acquire in rt_fd_at */
             rt_sys_unmap(fresh, CHUNK_BYTES);
     }
     return rt_fd_at(fd);
@@ -188,7 +188,7 @@ int rt_fd_hold(struct rt_fd_op *op) {
         return 0;
     rt_fetch_add(&s->held, 1);
     if (rt_unlikely(rt_load_seq_cst(&s->gen) != op->gen)) { /* the count, then gen: see settle */
-        rt_fetch_sub(&s->held, 1);
+        rt_fetch_sub_relaxed(&s->held, 1); /* nothing was done under it */
         return -EBADF;
     }
     op->held = true;

@@ -30,7 +30,7 @@ bool rt_gate_try(struct rt_m *m) {
     /* An owner who is inside now may have lost his CPU there, and if not he is about to run what he
      * has himself: not worth the fence. */
     if (rt_load_relaxed(&m->in_rt) != 0 || rt_load_relaxed(&m->gate) != 0 ||
-        !rt_cas(&m->gate, &open, RT_GATE_VISITED))
+        !rt_cas_acquire(&m->gate, &open, RT_GATE_VISITED)) /* with rt_gate_open's */
         return false;
     rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
     rt_chaos_delay("gate: asked, not looked whether it is inside");

@@ -76,7 +76,7 @@ static void wake_m(struct rt_m *m) {
     if (self)
         rt_bump(&self->wakes);
     rt_chaos_delay("idle: picked, not woken");
-    if (rt_load_acquire(&m->sleep) == RT_SLEEP_POLLER) /* stored before the bit was set */
+    if (rt_load_relaxed(&m->sleep) == RT_SLEEP_POLLER) /* stored before the bit was set */
         rt_poller->wake(m);
     else
         rt_note_wake(&m->note);
@@ -260,7 +260,7 @@ static int64_t look_again(struct rt_m *m, int64_t now) {
 
 void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
-    rt_store_release(&m->sleep, mode); /* pairs with the acquire in wake_m, through the lock */
+    rt_store_relaxed(&m->sleep, mode); /* ordered by the idle lock */
     int64_t now = rt_sys_now();
     uint32_t index = m->p->index; /* it keeps its P: none is taken from who runs no G */
     rt_lock(&rt_idle.lock);
@@ -298,7 +298,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     } else if (!woken) {
         rt_note_wait(&m->note, timeout);
     }
-    rt_store_release(&m->sleep, RT_AWAKE);
+    rt_store_relaxed(&m->sleep, RT_AWAKE);
     rt_gate_enter(m);
     m->p->looked_at = m->p->empty_at = rt_sys_now();
 

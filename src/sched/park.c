@@ -49,7 +49,7 @@ static uint32_t bell_bit(const struct rt_g *g) {
 }
 
 void rt_bell_ring_sig(uint32_t *word) {
-    rt_fetch_add(word, 1);
+    rt_fetch_add_release(word, 1); /* pairs with the acquire in thread_park */
     rt_sys_futex_wake_bits(word, 1, BELL_ANYBODY);
 }
 
@@ -59,7 +59,7 @@ static void thread_ready(struct rt_g *g) {
     uint32_t *word = g->bell ? g->bell->word : NULL, bit = bell_bit(g);
     rt_store_release(note, 1); /* pairs with the acquire in thread_park */
     if (word) {
-        rt_fetch_add(word, 1);
+        rt_fetch_add_release(word, 1); /* pairs with the acquire in thread_park */
         rt_sys_futex_wake_bits(word, INT32_MAX, bit); /* a bit may be that of several */
     } else {
         rt_sys_futex_wake(note, 1);
@@ -86,7 +86,7 @@ static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
     if (lock)
         rt_unlock(lock);
     unlock_all(locks);
-    rt_fence_full(); /* word, then attention: pairs with the canceller's heavy fence */
+    rt_fence_light(); /* word, then attention: pairs with the canceller's heavy fence */
     if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
         rt_cancel_claim(g))
         return -ECANCELED;

@@ -156,7 +156,7 @@ static void count_put_away(void) {
 static void put_away(struct rt_p *p, struct rt_m *m) {
     rt_idle_less(m);
     rt_store_relaxed(&m->away, m->g ? RT_AWAY_HOG : RT_AWAY_NOT);
-    rt_store_release(&p->m, rt.absent); /* pairs with the acquire in rt_m_of */
+    rt_store_relaxed(&p->m, rt.absent); /* which was there from the start */
     rt_store_relaxed(&m->p, rt.nobody);
     rt_chaos_delay("procs: gone, not shut");
     rt_gate_shut(m);
@@ -201,14 +201,14 @@ static int shrink(int64_t now) {
         if (rt_m_of(p) == rt.absent)
             continue;
         rt_store_relaxed(&go_checkpoint_due, 1); /* first, as in sysmon.c */
-        rt_fetch_or(&p->attention, RT_P_LEAVE | RT_P_PREEMPT);
+        rt_fetch_or_release(&p->attention, RT_P_LEAVE | RT_P_PREEMPT);
         rt_idle_kick(p, rt_m_of(p));
         if (taking)
             take(p);
     }
     if (rt_load_acquire(&change.put_away) != procs - change.target)
         return UNDER_WAY;
-    rt_store_release(&rt.procs, change.target); /* pairs with the acquire in rt_procs */
+    rt_store_relaxed(&rt.procs, change.target); /* who sees it looks at less */
     rt_g_share(change.target);
     return 0;
 }
@@ -224,9 +224,9 @@ static int provide(uint32_t n) {
         return err;
     for (uint32_t i = rt.procs_ever; i < n; i++) {
         rt_p_init(&rt.ps[i], i);
-        rt_store_release(&rt.ps[i].m, rt.absent);
+        rt_store_relaxed(&rt.ps[i].m, rt.absent); /* nobody looks before admit */
     }
-    rt_store_release(&rt.procs_ever, n);
+    rt_store_relaxed(&rt.procs_ever, n); /* for readers of counters, which are zero */
     return 0;
 }
 

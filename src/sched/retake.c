@@ -163,7 +163,7 @@ void rt_spare_failed(const struct rt_m *m, int err) {
         spares.err = err;
     }
     rt_unlock(&spares.lock);
-    rt_fetch_add(&spares.gone, 1); /* after that it is not there any more: see rt_spares_there */
+    rt_fetch_add_relaxed(&spares.gone, 1); /* not there any more: see rt_spares_there */
     rt_procs_spare_came();
 }
 
@@ -179,7 +179,7 @@ int rt_spares_failed(uint32_t change) {
 }
 
 uint32_t rt_spares_there(void) {
-    uint32_t gone = rt_load_seq_cst(&spares.gone);
+    uint32_t gone = rt_load_relaxed(&spares.gone);
     return rt.nms - rt_load_relaxed(&rt_idle.held) - rt_retake_away() - gone;
 }
 
@@ -191,13 +191,13 @@ uint32_t rt_spares_given_back(void) {
 }
 
 bool rt_spares_ending(uint32_t given_back) {
-    return rt_load_seq_cst(&spares.gone) != given_back; /* in this order: never less */
+    return rt_load_relaxed(&spares.gone) != given_back; /* in this order: never less */
 }
 
 int rt_spare_start(void) {
     int err = rt_worker_start_spare(spares.change);
     if (err == RT_WORKER_AGAIN)
-        rt_fetch_add(&spares.gone, -1u);
+        rt_fetch_add_relaxed(&spares.gone, -1u);
     return err < 0 ? err : 0;
 }
 
@@ -330,7 +330,7 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
         return INT64_MAX;
     if (h->warned == 0) {
         rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
-        rt_fetch_or(&p->attention, RT_P_PREEMPT);
+        rt_fetch_or_release(&p->attention, RT_P_PREEMPT);
         h->warned = now;
         h->cpu = rt_sys_thread_cpu(rt_m_of(p)->thread);
         return GRACE_NS;

@@ -82,7 +82,7 @@ int rt_foreign_enter_to_close(void) {
 }
 
 void rt_foreign_leave(void) {
-    rt_fetch_sub(&rt.foreign, 1);
+    rt_fetch_sub_release(&rt.foreign, 1); /* pairs with the looks in stop */
     rt_sysmon_look();
 }
 
@@ -217,7 +217,7 @@ static int start_engine(const char *netpoll) {
 
 static void end_workers(void) {
     for (uint32_t i = 0; i < rt.procs_ever; i++)
-        rt_fetch_or(&rt.ps[i].attention, RT_P_STOP);
+        rt_fetch_or_relaxed(&rt.ps[i].attention, RT_P_STOP);
     rt_fence_heavy(); /* a worker on its way to sleep looks at its attention after its own fence */
     rt_workers_release(true);
     rt_idle_wake_all();
@@ -327,7 +327,7 @@ static uint64_t live(void) {
 
 static bool mark_stopping(struct rt_g *g, void *bits) {
     if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_DEAD)
-        rt_fetch_or(&g->attention, *(const uint32_t *)bits);
+        rt_fetch_or_relaxed(&g->attention, *(const uint32_t *)bits); /* a heavy fence follows */
     return true;
 }
 

@@ -94,7 +94,7 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *le
             rt_store_relaxed(&p->slow, ticks + 1);
         if (now - seen->since >= RT_SLICE_NS) {
             rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
-            rt_fetch_or(&p->attention, RT_P_PREEMPT);
+            rt_fetch_or_release(&p->attention, RT_P_PREEMPT);
         }
     }
     uint64_t progress = rt_progress_any(p);
@@ -106,7 +106,7 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *le
         *least = progress - seen->progress;
     seen->progress = progress;
     if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
-        rt_fetch_or(&p->attention, RT_P_LOOK);
+        rt_fetch_or_relaxed(&p->attention, RT_P_LOOK);
     return help || rt_load_relaxed(&p->timer_when) <= now;
 }
 
@@ -156,7 +156,7 @@ static int64_t tick(struct seen *seen) {
 }
 
 static bool all_idle(void) {
-    return rt_idle_count(rt_load_seq_cst(&rt_idle.word)) == rt_load_relaxed(&rt_idle.held);
+    return rt_idle_count(rt_load_relaxed(&rt_idle.word)) == rt_load_relaxed(&rt_idle.held);
 }
 
 /* A number that changes with each spawn and park; 0: not even suspicious. */
@@ -217,7 +217,7 @@ static void *sysmon_main(void *arg) {
     struct seen *seen = mon.seen;
     int idle_ticks = 0;
     (void)arg;
-    while (!rt_load_acquire(&mon.stop)) {
+    while (!rt_load_relaxed(&mon.stop)) {
         rt_sem_answer_all();
         int64_t sleep_ns = tick(seen);
         int64_t scavenge_ns = rt_stack_scavenge(rt_sys_now());
@@ -225,7 +225,7 @@ static void *sysmon_main(void *arg) {
         idle_ticks = all_idle() ? idle_ticks + 1 : 0;
         bool again = rt.watch_deadlock && watch_deadlock(idle_ticks != 0);
         if (idle_ticks >= IDLE_TICKS) {
-            rt_store_seq_cst(&rt_sysmon_asleep, 1);
+            rt_store_relaxed(&rt_sysmon_asleep, 1);
             rt_fence_heavy(); /* pairs with the light one in rt_sysmon_awake */
             if (all_idle() && (!rt.watch_deadlock || still_the_same(&again)))
                 sleep_ns = idle_sleep(again, scavenge_ns);
@@ -240,7 +240,7 @@ static void *sysmon_main(void *arg) {
 }
 
 void rt_sysmon_wake_slow(void) {
-    if (rt_exchange(&rt_sysmon_asleep, 0))
+    if (rt_exchange_relaxed(&rt_sysmon_asleep, 0)) /* who wakes it; the note orders */
         rt_note_wake(&mon.note);
 }
 
@@ -263,7 +263,7 @@ int rt_sysmon_start(void) {
 }
 
 void rt_sysmon_stop(void) {
-    rt_store_release(&mon.stop, 1);
+    rt_store_relaxed(&mon.stop, 1);
     rt_note_wake(&mon.note);
     pthread_join(mon.thread, NULL);
     rt_store_relaxed(&go_checkpoint_due, 0);

@@ -31,7 +31,7 @@ static struct {
 bool rt_thread_take(void) {
     uint32_t left = rt_load_relaxed(&rt.threads_left);
     while (left != 0)
-        if (rt_cas(&rt.threads_left, &left, left - 1))
+        if (rt_cas_relaxed(&rt.threads_left, &left, left - 1)) /* a count */
             return true;
     return false;
 }

@@ -85,7 +85,7 @@ static bool spin(go_mutex *m) {
 static bool lock_or_mark(go_mutex *m, uint32_t mine) {
     while (!try_lock(m, mine)) {
         uint32_t state = rt_load_relaxed(&m->rt_state), marked = (state & ~mine) | QUEUED;
-        if ((state & LOCKED) && (state == marked || rt_cas(&m->rt_state, &state, marked)))
+        if ((state & LOCKED) && (state == marked || rt_cas_relaxed(&m->rt_state, &state, marked)))
             return false;
     }
     return true;
@@ -118,7 +118,7 @@ static __attribute__((noinline)) int lock_slow(go_mutex *m, int64_t deadline) {
             if (rt_waiter_queued(&w.base))
                 rt_queue_remove(&m->rt_waiters, &w.base.node);
             if (!m->rt_waiters)
-                rt_fetch_and(&m->rt_state, ~(uint32_t)QUEUED);
+                rt_fetch_and_relaxed(&m->rt_state, ~(uint32_t)QUEUED);
             rt_unlock(&m->rt_lock);
             return r;
         }

@@ -79,7 +79,9 @@ static bool spin(go_rwmutex *rw, bool (*take)(go_rwmutex *)) {
     return false;
 }
 
-/* Under the lot's lock: the lock, or QUEUED set, and STOP if a writer finds readers. */
+/* Under the lot's lock: the lock, or QUEUED set, and STOP if a writer finds readers. The mark
+ * acquires what readers who have left released: the last one, who hands over, takes it from the
+ * lot's lock. */
 static bool take_or_mark(go_rwmutex *rw, bool write) {
     while (!(write ? try_write(rw) : try_read(rw))) {
         uint32_t state = rt_load_relaxed(&rw->rt_state), held = state & ~QUEUED;
@@ -87,7 +89,7 @@ static bool take_or_mark(go_rwmutex *rw, bool write) {
             rt_fatal("go_rwmutex_rdlock: locked for reading too often");
         uint32_t marks = write && (state & READERS) ? QUEUED | STOP : QUEUED;
         bool is_free = write ? held == 0 : held < READERS;
-        if (!is_free && rt_cas(&rw->rt_state, &state, state | marks))
+        if (!is_free && rt_cas_acquire(&rw->rt_state, &state, state | marks))
             return false;
     }
     return true;

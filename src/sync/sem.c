@@ -95,7 +95,7 @@ static void give(go_sem *s, struct rt_lot *lot, uint32_t given, struct rt_glist 
         uint32_t units = (word & MOST) + given - taken;
         if (rt_unlikely(units > MOST))
             rt_fatal("go_sem_release: more than 2^31 - 1 units");
-        if ((units | waited) == word || rt_cas(&s->rt_count, &word, units | waited))
+        if ((units | waited) == word || rt_cas_release(&s->rt_count, &word, units | waited))
             return;
     }
 }
@@ -107,10 +107,10 @@ static void answer(void *arg) {
     struct rt_lot *lot = arg;
     struct rt_glist gone = {0};
     uint64_t bit, *word = asked_word(lot, &bit);
-    if (!(rt_load_acquire(word) & bit)) /* pairs with the handler's or */
+    if (!(rt_load_relaxed(word) & bit))
         return;
     rt_lock(&lot->lock);
-    rt_fetch_and(word, ~bit);
+    rt_fetch_and_acquire(word, ~bit); /* pairs with the handler's or */
     struct rt_node *next = lot->sems, *last = next ? next->prev : NULL, *n = NULL;
     while (n != last) { /* what a semaphore that is still waited for appends comes after that */
         n = next;
@@ -158,7 +158,7 @@ static bool take_or_mark(go_sem *s) {
             return false;
         if (word != 0 && rt_cas_acquire(&s->rt_count, &word, word - 1)) /* with the releases */
             return true;
-        if (word == 0 && rt_cas(&s->rt_count, &word, WAITED))
+        if (word == 0 && rt_cas_relaxed(&s->rt_count, &word, WAITED))
             return false;
     }
 }
@@ -191,7 +191,7 @@ static __attribute__((noinline)) int acquire_slow(go_sem *s, struct rt_g *g) {
     if (rt_waiter_queued(&w.base)) {
         dequeue(s, lot, &w);
         if (!s->rt_waiters)
-            rt_fetch_and(&s->rt_count, ~WAITED);
+            rt_fetch_and_relaxed(&s->rt_count, ~WAITED);
     }
     rt_unlock(&lot->lock);
     if (g->flags & RT_G_THREAD)
@@ -228,7 +228,7 @@ static inline bool count_one(go_sem *s, bool beside_waiters) {
             return true;
         if (rt_unlikely((word & MOST) == MOST))
             rt_fatal("go_sem_release: more than 2^31 - 1 units");
-    } while (!rt_cas(&s->rt_count, &word, word + 1)); /* pairs with the acquiring CASes */
+    } while (!rt_cas_release(&s->rt_count, &word, word + 1)); /* pairs with the acquiring CASes */
     return word & WAITED;
 }
 
@@ -242,7 +242,7 @@ void go_sem_release_sig(go_sem *s) {
     if (!count_one(s, true))
         return;
     uint64_t bit, *word = asked_word(lot, &bit);
-    rt_fetch_or(word, bit); /* after the count; answer looks the other way round */
+    rt_fetch_or_release(word, bit); /* after the count; answer looks the other way round */
     rt_bell_ring_sig(&lot->bell);
     rt_sysmon_call_sig();
 }

@@ -35,14 +35,14 @@ static __attribute__((noinline)) void add_locked(go_waitgroup *wg, int n) {
     uint32_t word = rt_load_relaxed(&wg->rt_count), after;
     do {
         after = sum(word, n); /* counted up meanwhile, or the waiter has given up */
-    } while (!rt_cas(&wg->rt_count, &word, after));
+    } while (!rt_cas_release(&wg->rt_count, &word, after)); /* as in go_waitgroup_add */
     if (after == WAITED) {
         for (struct rt_waiter *w; (w = rt_waiter_pop(&wg->rt_waiters)) != NULL;) {
             struct rt_g *g = w->g;
             if (rt_claim(g, w->seq, 0))
                 rt_glist_push(&gone, g);
         }
-        rt_fetch_and(&wg->rt_count, ~WAITED); /* the last touch */
+        rt_fetch_and_acquire(&wg->rt_count, ~WAITED); /* with the adds; the last touch */
     }
     rt_unlock(&lot->lock);
     rt_ready_all(&gone);
@@ -52,7 +52,7 @@ static __attribute__((noinline)) void add_locked(go_waitgroup *wg, int n) {
 static bool mark(go_waitgroup *wg, uint32_t waited) {
     uint32_t word = rt_load_acquire(&wg->rt_count); /* a 0 pairs with the add in done */
     while ((word & ~WAITED) != 0)
-        if (rt_cas(&wg->rt_count, &word, (word & ~WAITED) | waited))
+        if (rt_cas_acq_rel(&wg->rt_count, &word, (word & ~WAITED) | waited)) /* the adds */
             return true;
     return false;
 }
@@ -65,7 +65,7 @@ void go_waitgroup_add(go_waitgroup *wg, int n) {
             add_locked(wg, n);
             return;
         }
-    } while (!rt_cas(&wg->rt_count, &word, after));
+    } while (!rt_cas_release(&wg->rt_count, &word, after)); /* pairs with the acquire of the wait */
 }
 
 void go_waitgroup_done(go_waitgroup *wg) {

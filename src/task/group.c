@@ -157,7 +157,7 @@ static void go_round(go_group *group, bool claim) {
 /* The caller sees to it that the group is entered when this begins. */
 static void tell(go_group *group, uint32_t why) {
     rt_lock(&group->rt_lock);
-    rt_fetch_or(&group->rt_scope.rt_state, why);
+    rt_fetch_or_release(&group->rt_scope.rt_state, why); /* pairs with the acquires of it */
     bool first = !(group->rt_flags & TOLD);
     group->rt_flags |= TOLD;
     group->rt_members++; /* from here on we see to it */

@@ -77,12 +77,12 @@ void rt_scope_raise(struct rt_g *g, uint32_t level) {
     do { /* written also when nothing changes: a clear must have read us, or come before us */
         uint32_t before = seen & ~(uint32_t)RT_ATT_BITS;
         after = (seen & RT_ATT_BITS) | (raised > before ? raised : before);
-    } while (!rt_cas(&g->attention, &seen, after));
+    } while (!rt_cas_release(&g->attention, &seen, after));
 }
 
 /* A cancelled scope has been left: what of the others counts? */
 static __attribute__((noinline)) void lower(struct rt_g *g) {
-    rt_fetch_and(&g->attention, (uint32_t)RT_ATT_BITS);
+    rt_fetch_and_acquire(&g->attention, (uint32_t)RT_ATT_BITS); /* pairs with rt_scope_raise's */
     for (const go_scope *s = g->scope; s; s = s->rt_parent) {
         bool mine = s->rt_owner == g; /* or else our group, to which outer cancels are passed on */
         uint32_t counts = mine ? RT_SCOPE_CANCELED : RT_SCOPE_CANCELED | RT_SCOPE_PASSED;
@@ -122,14 +122,14 @@ static void wake(struct rt_g *g) {
 }
 
 void rt_cancel_g(struct rt_g *g, uint32_t bit) {
-    rt_fetch_or(&g->attention, bit);
+    rt_fetch_or_release(&g->attention, bit);
     wake(g);
 }
 
 void go_scope_cancel(go_scope *s) {
     struct rt_g *g = s->rt_owner;
     uint32_t level = s->rt_level;
-    rt_fetch_or(&s->rt_state, RT_SCOPE_CANCELED);
+    rt_fetch_or_release(&s->rt_state, RT_SCOPE_CANCELED); /* pairs with the acquires of it */
     rt_scope_raise(g, level); /* s is not touched after this: g may see it, and leave s */
     wake(g);
 }

@@ -53,7 +53,7 @@ ABOUT = {
 # (model, file, function, operation, order): found, in each model; the last one is right, and must not be.
 SAMPLE = [
     ("gate", "sched/gate.c", "rt_gate_try", "rt_fence_heavy()", "full", True),
-    ("lock", "base/lock.c", "rt_futex_unlock", "rt_exchange(lock)", "relaxed", True),
+    ("lock", "base/lock.c", "rt_futex_unlock", "rt_exchange_release(lock)", "relaxed", True),
     ("runq", "sched/globq.c", "rt_globq_take", "rt_store_release(&rt_globq.size)", "relaxed", True),
     ("idle", "sched/idle.c", "rt_idle_sleep", "rt_fence_full()", "none", True),
     ("sysmon", "sched/sysmon.c", "sysmon_main", "rt_fence_heavy()", "full", True),
@@ -62,7 +62,7 @@ SAMPLE = [
     ("waitgroup", "sync/waitgroup.c", "go_waitgroup_wait", "rt_load_acquire(&wg->rt_count)", "relaxed", True),
     ("mutex", "sync/mutex.h", "rt_mutex_unlock_alone", "rt_cas_release(&m->rt_state)", "relaxed", True),
     ("rwmutex", "sync/rwmutex.c", "go_rwmutex_rdunlock", "rt_cas_release(&rw->rt_state)", "relaxed", True),
-    ("sem", "sync/sem.c", "answer", "rt_fetch_and(word)", "relaxed", True),
+    ("sem", "sync/sem.c", "answer", "rt_fetch_and_acquire(word)", "relaxed", True),
     ("once", "sync/once.c", "finish", "rt_store_release(&o->rt_state)", "relaxed", True),
     ("barrier", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),
     ("cond", "base/lock.h", "rt_unlock", "rt_store_release(lock)", "relaxed", True),

@@ -70,20 +70,44 @@ void model_relax(const char *function);
 #define rt_store_relaxed(p, v) MODEL_STORE("rt_store_relaxed", #p, p, v, MODEL_RELAXED)
 #define rt_store_release(p, v) MODEL_STORE("rt_store_release", #p, p, v, MODEL_RELEASE)
 #define rt_store_seq_cst(p, v) MODEL_STORE("rt_store_seq_cst", #p, p, v, MODEL_SEQ_CST)
-#define rt_exchange(p, v)      MODEL_RMW("rt_exchange", #p, p, MODEL_EXCHANGE, v, MODEL_SEQ_CST)
+#define rt_exchange(p, v) MODEL_RMW("rt_exchange", #p, p, MODEL_EXCHANGE, v, MODEL_SEQ_CST)
+#define rt_exchange_relaxed(p, v) \
+    MODEL_RMW("rt_exchange_relaxed", #p, p, MODEL_EXCHANGE, v, MODEL_RELAXED)
+#define rt_exchange_acquire(p, v) \
+    MODEL_RMW("rt_exchange_acquire", #p, p, MODEL_EXCHANGE, v, MODEL_ACQUIRE)
+#define rt_exchange_release(p, v) \
+    MODEL_RMW("rt_exchange_release", #p, p, MODEL_EXCHANGE, v, MODEL_RELEASE)
 #define rt_exchange_acq_rel(p, v) \
     MODEL_RMW("rt_exchange_acq_rel", #p, p, MODEL_EXCHANGE, v, MODEL_ACQ_REL)
 #define rt_fetch_add(p, v) MODEL_RMW("rt_fetch_add", #p, p, MODEL_ADD, v, MODEL_SEQ_CST)
 #define rt_fetch_add_relaxed(p, v) \
     MODEL_RMW("rt_fetch_add_relaxed", #p, p, MODEL_ADD, v, MODEL_RELAXED)
-#define rt_fetch_sub(p, v)     MODEL_RMW("rt_fetch_sub", #p, p, MODEL_SUB, v, MODEL_SEQ_CST)
-#define rt_fetch_or(p, v)      MODEL_RMW("rt_fetch_or", #p, p, MODEL_OR, v, MODEL_SEQ_CST)
-#define rt_fetch_and(p, v)     MODEL_RMW("rt_fetch_and", #p, p, MODEL_AND, v, MODEL_SEQ_CST)
+#define rt_fetch_add_release(p, v) \
+    MODEL_RMW("rt_fetch_add_release", #p, p, MODEL_ADD, v, MODEL_RELEASE)
+#define rt_fetch_sub(p, v) MODEL_RMW("rt_fetch_sub", #p, p, MODEL_SUB, v, MODEL_SEQ_CST)
+#define rt_fetch_sub_relaxed(p, v) \
+    MODEL_RMW("rt_fetch_sub_relaxed", #p, p, MODEL_SUB, v, MODEL_RELAXED)
+#define rt_fetch_sub_release(p, v) \
+    MODEL_RMW("rt_fetch_sub_release", #p, p, MODEL_SUB, v, MODEL_RELEASE)
+#define rt_fetch_or(p, v) MODEL_RMW("rt_fetch_or", #p, p, MODEL_OR, v, MODEL_SEQ_CST)
+#define rt_fetch_or_relaxed(p, v) \
+    MODEL_RMW("rt_fetch_or_relaxed", #p, p, MODEL_OR, v, MODEL_RELAXED)
+#define rt_fetch_or_release(p, v) \
+    MODEL_RMW("rt_fetch_or_release", #p, p, MODEL_OR, v, MODEL_RELEASE)
+#define rt_fetch_and(p, v) MODEL_RMW("rt_fetch_and", #p, p, MODEL_AND, v, MODEL_SEQ_CST)
+#define rt_fetch_and_relaxed(p, v) \
+    MODEL_RMW("rt_fetch_and_relaxed", #p, p, MODEL_AND, v, MODEL_RELAXED)
+#define rt_fetch_and_acquire(p, v) \
+    MODEL_RMW("rt_fetch_and_acquire", #p, p, MODEL_AND, v, MODEL_ACQUIRE)
 #define rt_cas(p, expected, v) MODEL_CAS("rt_cas", #p, p, expected, v, MODEL_SEQ_CST, MODEL_SEQ_CST)
+#define rt_cas_relaxed(p, expected, v) \
+    MODEL_CAS("rt_cas_relaxed", #p, p, expected, v, MODEL_RELAXED, MODEL_RELAXED)
 #define rt_cas_acquire(p, expected, v) \
     MODEL_CAS("rt_cas_acquire", #p, p, expected, v, MODEL_ACQUIRE, MODEL_RELAXED)
 #define rt_cas_release(p, expected, v) \
     MODEL_CAS("rt_cas_release", #p, p, expected, v, MODEL_RELEASE, MODEL_RELAXED)
+#define rt_cas_acq_rel(p, expected, v) \
+    MODEL_CAS("rt_cas_acq_rel", #p, p, expected, v, MODEL_ACQ_REL, MODEL_ACQUIRE)
 
 /* One writer: its own load needs no atomic; the race detector checks that there is but one. */
 #define rt_bump(p) rt_store_relaxed((p), *(p) + 1)
