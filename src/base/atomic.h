@@ -37,6 +37,8 @@
 #define rt_fetch_and(p, v)         __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
 #define rt_fetch_and_relaxed(p, v) __atomic_fetch_and((p), (v), __ATOMIC_RELAXED)
 #define rt_fetch_and_acquire(p, v) __atomic_fetch_and((p), (v), __ATOMIC_ACQUIRE)
+#define rt_fetch_and_release(p, v) __atomic_fetch_and((p), (v), __ATOMIC_RELEASE)
+#define rt_fetch_and_acq_rel(p, v) __atomic_fetch_and((p), (v), __ATOMIC_ACQ_REL)
 #define rt_cas_(p, expected, v, yes, no) \
     __atomic_compare_exchange_n((p), (expected), (v), false, (yes), (no))
 #define rt_cas(p, expected, v) rt_cas_(p, expected, v, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)

@@ -176,7 +176,7 @@ int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns) {
                                    .tv_nsec = timeout_ns % 1000000000};
     struct io_uring_getevents_arg arg = {.ts = timeout_ns < 0 ? 0 : (uint64_t)(uintptr_t)&ts};
     int n = rt_fault(RT_FAULT_WAIT);
-    if (!r->on_trial && rt_chaos_flip("ring: a wait is interrupted"))
+    if (n == 0 && !r->on_trial && rt_chaos_flip("ring: a wait is interrupted"))
         n = -EINTR;
     if (n == 0) {
         unsigned submit = show_entries(&r->u);

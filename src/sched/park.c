@@ -86,7 +86,9 @@ static int thread_park(struct rt_g *g, uint32_t *lock, struct rt_locks *locks,
     if (lock)
         rt_unlock(lock);
     unlock_all(locks);
-    rt_fence_light(); /* word, then attention: pairs with the canceller's heavy fence */
+    /* Word, then attention: pairs with the canceller's heavy fence. A light one would do, were not
+     * these threads here before rt_asymmetric is set. */
+    rt_fence_full();
     if (state == RT_WAITING && (rt_load_relaxed(&g->attention) & RT_ATT_CANCEL) &&
         rt_cancel_claim(g))
         return -ECANCELED;

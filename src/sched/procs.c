@@ -208,7 +208,7 @@ static int shrink(int64_t now) {
     }
     if (rt_load_acquire(&change.put_away) != procs - change.target)
         return UNDER_WAY;
-    rt_store_relaxed(&rt.procs, change.target); /* who sees it looks at less */
+    rt_store_release(&rt.procs, change.target); /* with rt_procs: what admit stored before */
     rt_g_share(change.target);
     return 0;
 }

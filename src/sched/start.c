@@ -327,7 +327,7 @@ static uint64_t live(void) {
 
 static bool mark_stopping(struct rt_g *g, void *bits) {
     if (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_DEAD)
-        rt_fetch_or_relaxed(&g->attention, *(const uint32_t *)bits); /* a heavy fence follows */
+        rt_fetch_or_release(&g->attention, *(const uint32_t *)bits); /* with rt_cancel_slow's */
     return true;
 }
 

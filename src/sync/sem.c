@@ -191,7 +191,7 @@ static __attribute__((noinline)) int acquire_slow(go_sem *s, struct rt_g *g) {
     if (rt_waiter_queued(&w.base)) {
         dequeue(s, lot, &w);
         if (!s->rt_waiters)
-            rt_fetch_and_relaxed(&s->rt_count, ~WAITED);
+            rt_fetch_and_release(&s->rt_count, ~WAITED); /* the last touch, beside who may free s */
     }
     rt_unlock(&lot->lock);
     if (g->flags & RT_G_THREAD)

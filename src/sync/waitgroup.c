@@ -42,7 +42,7 @@ static __attribute__((noinline)) void add_locked(go_waitgroup *wg, int n) {
             if (rt_claim(g, w->seq, 0))
                 rt_glist_push(&gone, g);
         }
-        rt_fetch_and_acquire(&wg->rt_count, ~WAITED); /* with the adds; the last touch */
+        rt_fetch_and_acq_rel(&wg->rt_count, ~WAITED); /* the last touch: who sees it may free wg */
     }
     rt_unlock(&lot->lock);
     rt_ready_all(&gone);

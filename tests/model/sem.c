@@ -114,6 +114,29 @@ static void cancel_and_acquire(void) {
     acquire();
 }
 
+/* Thread 0 waits, is cancelled, and on its way back when another has taken the unit and frees. */
+static uint32_t queued; /* it is; or was */
+
+static void cancel_and_release(void) {
+    while (rt_load_relaxed(&object.sem.rt_count) >> 31 == 0)
+        model_wait_for_change();
+    rt_store_release(&queued, 1);
+    reason = 1;
+    go_scope_cancel(&scope);
+    release();
+}
+static void try_acquire_and_free(void) {
+    while (rt_load_acquire(&queued) == 0)
+        model_wait_for_change();
+    while (go_sem_try_acquire(&object.sem) != 0) {
+        if (rt_load_relaxed(&acquired) != 0) /* the cancel was too late */
+            return;
+        model_wait_for_change();
+    }
+    rt_fetch_add_relaxed(&acquired, 1);
+    model_gone(&object, sizeof object);
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 static void taken(int n, int released) {
@@ -173,6 +196,13 @@ const struct model_case model_cases[] = {
      .end = one_unit,
      .rest = no_unit_left,
      .bound = 1,
+     .stale = 1},
+    {.name = "sem.freed_beside_canceled",
+     .init = none_in_scope,
+     .thread = {acquire_in_scope, cancel_and_release, try_acquire_and_free},
+     .end = one_taken,
+     .rest = one_taken,
+     .bound = 2,
      .stale = 1},
     {0},
 };

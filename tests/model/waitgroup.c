@@ -21,6 +21,10 @@ static void one(void) {
 static void two(void) {
     count_of(2);
 }
+static void one_in_scope(void) {
+    count_of(1);
+    go_scope_enter(&scope, GO_FOREVER); /* of thread 0 */
+}
 static void two_in_scope(void) {
     count_of(2);
     go_scope_enter(&scope, GO_FOREVER); /* of thread 0 */
@@ -76,6 +80,33 @@ static void cancel(void) {
     go_scope_cancel(&scope);
 }
 
+/* Thread 0 waits, is cancelled, and on its way back when another finds 0 and frees. */
+static uint32_t queued; /* it is; or was */
+
+static void cancel_a_waiter(void) {
+    while (rt_load_relaxed(&wg.rt_count) >> 31 == 0)
+        model_wait_for_change();
+    rt_store_release(&queued, 1);
+    cancel();
+}
+static void work_and_done_beside_a_waiter(void) {
+    while (rt_load_acquire(&queued) == 0)
+        model_wait_for_change();
+    work_and_done();
+}
+static void find_zero_and_free(void) {
+    while (rt_load_acquire(&queued) == 0)
+        model_wait_for_change();
+    while (rt_load_relaxed(&wg.rt_count) != 0)
+        model_wait_for_change();
+    wait_for(2, 2);
+    model_gone(&wg, sizeof wg);
+}
+static void wait_in_scope_for_thread_2(void) {
+    int r = go_waitgroup_wait(&wg);
+    model_assert(r == 0 || (r == -ECANCELED && reason == 1));
+}
+
 static void one_returned(void) {
     model_assert(returned == 1);
 }
@@ -97,5 +128,7 @@ const struct model_case model_cases[] = {
     CASE("again", one, one_returned, 3, twice, work_and_done),
     CASE("canceled", two_in_scope, one_returned, 1, wait_in_scope, work_and_done, work_and_done,
          cancel),
+    CASE("freed_beside_canceled", one_in_scope, one_returned, 1, wait_in_scope_for_thread_2,
+         cancel_a_waiter, work_and_done_beside_a_waiter, find_zero_and_free),
     {0},
 };

@@ -67,7 +67,7 @@ class Strace:
     """strace on a process; as a context it has attached, and `text` is what it has written after that."""
 
     def __init__(self, pid, *options):
-        self.out = tempfile.NamedTemporaryFile("r", suffix=".strace")
+        self.out = tempfile.NamedTemporaryFile("r", suffix=".strace", errors="replace")
         self.command = ["strace", "-f", *options, "-o", self.out.name, "-p", str(pid)]
 
     def __enter__(self):
@@ -97,7 +97,7 @@ def check_idle(connections):
             gap, until = 0, time.time() + LONGEST
             while gap < QUIET and time.time() < until:
                 time.sleep(QUIET / 2)
-                with open(trace.out.name) as f:
+                with open(trace.out.name, errors="replace") as f:
                     gap = longest_gap(f.read(), time.time())
         check(f"{ENGINE}: idle with {connections} connections, no system call for a second", gap >= QUIET,
               f"{gap:.3f} s\n" + trace.text[-2000:])

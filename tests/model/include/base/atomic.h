@@ -99,6 +99,10 @@ void model_relax(const char *function);
     MODEL_RMW("rt_fetch_and_relaxed", #p, p, MODEL_AND, v, MODEL_RELAXED)
 #define rt_fetch_and_acquire(p, v) \
     MODEL_RMW("rt_fetch_and_acquire", #p, p, MODEL_AND, v, MODEL_ACQUIRE)
+#define rt_fetch_and_release(p, v) \
+    MODEL_RMW("rt_fetch_and_release", #p, p, MODEL_AND, v, MODEL_RELEASE)
+#define rt_fetch_and_acq_rel(p, v) \
+    MODEL_RMW("rt_fetch_and_acq_rel", #p, p, MODEL_AND, v, MODEL_ACQ_REL)
 #define rt_cas(p, expected, v) MODEL_CAS("rt_cas", #p, p, expected, v, MODEL_SEQ_CST, MODEL_SEQ_CST)
 #define rt_cas_relaxed(p, expected, v) \
     MODEL_CAS("rt_cas_relaxed", #p, p, expected, v, MODEL_RELAXED, MODEL_RELAXED)
