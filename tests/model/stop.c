@@ -22,6 +22,7 @@ static struct event event;
 static uint32_t ran, refused; /* Gs that have come to their end; spawns that were refused */
 static uint32_t worker_ended[PROCS];
 static uint32_t stopped;
+static int reason; /* plain: what was done before the stop */
 
 /* ---- a runtime that runs --------------------------------------------------------------------- */
 
@@ -72,7 +73,7 @@ static void end(void *arg) {
 }
 static void wait_and_end(void *arg) {
     int r = event_wait(&event, RT_WAITING, GO_FOREVER);
-    model_assert(r == 0 || r == -ECANCELED);
+    model_assert(r == 0 || (r == -ECANCELED && reason == 1));
     end(arg);
 }
 static void spawn_and_end(void *arg) {
@@ -122,6 +123,7 @@ static void two_ps(void) {
 /* ---- threads --------------------------------------------------------------------------------- */
 
 static void stop(void) {
+    reason = 1;
     model_assert(go_stop(GO_FOREVER) == 0);
     stopped = 1;
 }
@@ -161,6 +163,17 @@ static void try_to_stop(void) {
         stopped++;
 }
 
+/* The next go_start begins like this, and makes new ones where the stop has freed. */
+static void start_again(void) {
+    uint32_t state = RT_STOPPED;
+    while (!rt_cas(&rt.state, &state, RT_STARTING)) {
+        state = RT_STOPPED;
+        model_wait_for_change();
+    }
+    model_assert(!rt.ps && !rt.ms);
+    rt.procs = rt.procs_ever = 0;
+}
+
 static void ended(uint32_t n) {
     model_assert(stopped == 1 && ran + refused == n);
     model_assert(rt.state == RT_STOPPED && rt.foreign == 0 && !rt.ps && !rt.ms);
@@ -170,6 +183,9 @@ static void one_ended(void) {
 }
 static void two_ended(void) {
     ended(2);
+}
+static void started_again(void) {
+    model_assert(stopped == 1 && rt.state == RT_STARTING);
 }
 static void none_ended(void) {
     ended(0);
@@ -190,6 +206,7 @@ const struct model_case model_cases[] = {
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
     CASE("close", nobody, none_ended, 2, 2, stop, m0, close_one),
     CASE("two_stops", nobody, none_ended, 2, 2, try_to_stop, m0, try_to_stop),
+    CASE("start_again", nobody, started_again, 1, 2, stop, m0, start_again),
     CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
     {0},
 };
