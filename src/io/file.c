@@ -245,16 +245,22 @@ static void *send_on_thread(void *arg) {
 /* Up to n bytes, once; *asked is how many. */
 static ssize_t send_piece(struct send *s, size_t n, size_t *asked) {
     bool worker = rt_m() != NULL; /* a foreign thread may wait for a disk */
+    int err = rt_fd_hold(&s->in);
+    if (err)
+        return err;
     *asked = !worker ? n : s->to_file ? 0 : at_hand(s, n);
     if (*asked == 0) {
+        rt_fd_let_go(&s->in);
         rt_fd_let_go(&s->out);
         struct send lent = *s;
         lent.n = *asked = n;
-        int err = go_blocking(send_on_thread, &lent, NULL);
+        err = go_blocking(send_on_thread, &lent, NULL);
         if (err != -EAGAIN) /* else there is no thread: see rt_file_move */
             return err ? err : lent.r;
+        err = rt_fd_hold(&s->in);
     }
-    int err = rt_fd_hold(&s->out);
+    if (err == 0)
+        err = rt_fd_hold(&s->out);
     if (err)
         return err;
     return rt_sys_sendfile(s->out.fd, s->in.fd, s->offset, *asked, worker);
@@ -262,7 +268,7 @@ static ssize_t send_piece(struct send *s, size_t n, size_t *asked) {
 
 /* What there is room for now. */
 static ssize_t send_some(struct send *s) {
-    size_t done = 0, asked;
+    size_t done = 0, asked = 0;
     ssize_t r;
     do {
         r = send_piece(s, s->n - done, &asked);
@@ -279,6 +285,7 @@ static ssize_t send_direct(struct send *s) {
             if (r != -EAGAIN)
                 return r;
         }
+        rt_fd_let_go(&s->in); /* it may be closed meanwhile */
         int err = rt_fd_wait(&s->out, POLLOUT, GO_FOREVER, RT_WHY_IO_WRITE);
         if (err)
             return err;
@@ -288,6 +295,8 @@ static ssize_t send_direct(struct send *s) {
 /* Up to COPY bytes of in at *at, which is moved on by what was sent. */
 static ssize_t copy_some(struct send *s, off_t *at, size_t n) {
     char buf[COPY];
+    if (is_stale(&s->in)) /* closed during the write before */
+        return -EBADF;
     ssize_t r = move_at(&s->in, RT_IN, buf, n < COPY ? n : COPY, *at);
     if (r <= 0)
         return r;
@@ -311,7 +320,7 @@ static ssize_t send_copy(struct send *s) {
         return r;
     if (s->offset)
         *s->offset = at;
-    else
+    else if (!is_stale(&s->in))
         rt_sys_seek(s->in.fd, at, SEEK_SET);
     return done;
 }

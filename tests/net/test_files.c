@@ -409,6 +409,47 @@ static void *close_late(void *arg) {
     T_EQ(go_unlink(in_dir(path, "a")), 0);
     return arg;
 }
+/* go_sendfile waits for room, and the file is closed: what has its number now is not sent. */
+static void *send_one_byte(void *in) {
+    return net_ptr((int)go_sendfile(socket_pair[0], net_int(in), NULL, 1));
+}
+static void *close_while_it_waits(void *arg) {
+    char path[128], buf[4096] = "";
+    make_dir();
+    int in = net_raise(go_open(in_dir(path, "a"), O_RDWR | O_CREAT, 0600), false);
+    int other = go_open(in_dir(path, "b"), O_RDWR | O_CREAT, 0600);
+    T_EQ(pwrite(in, "a", 1, 0), 1);
+    T_EQ(pwrite(other, "b", 1, 0), 1);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, socket_pair), 0);
+    while (write(socket_pair[0], buf, sizeof buf) > 0)
+        ;
+    go_task *t = go_task_spawn(send_one_byte, net_ptr(in));
+    T_ASSERT(t != NULL);
+    T_EQ(go_sleep(20 * GO_MILLISECOND), 0); /* it waits; if not, it is told at its begin */
+    T_EQ(go_close(in), 0);
+    T_EQ(dup2(other, in), in);
+    while (read(socket_pair[1], buf, sizeof buf) > 0)
+        ;
+    void *r = NULL;
+    T_EQ(go_task_join(t, &r), 0);
+    T_EQ(net_int(r), -EBADF);
+    T_EQ(lseek(other, 0, SEEK_CUR), 0);
+    T_EQ(read(socket_pair[1], buf, sizeof buf), -1);
+    T_EQ(go_close(in), 0);
+    T_EQ(go_close(other), 0);
+    T_EQ(go_close(socket_pair[0]), 0);
+    T_EQ(go_close(socket_pair[1]), 0);
+    T_EQ(go_unlink(path), 0);
+    T_EQ(go_unlink(in_dir(path, "a")), 0);
+    T_EQ(rmdir(dir), 0);
+    return arg;
+}
+Test(files, closed_while_its_bytes_wait_for_room) {
+    T_EQ(go_start(NULL), 0);
+    T_EQ(go_task_join(go_task_spawn(close_while_it_waits, NULL), NULL), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
+}
+
 Test(files, closed_while_its_call_waits_for_a_thread) {
     struct go_options o = GO_OPTIONS_INIT;
     o.max_threads = (unsigned)t_procs() + 2;
