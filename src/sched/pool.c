@@ -183,8 +183,13 @@ static void *thread_main(void *arg) {
         struct rt_job *job = dequeue();
         if (job)
             run(job);
-        else if (pool.stop || !be_idle(t))
+        else if (pool.stop)
             break;
+        else if (!be_idle(t)) {
+            if (!pool.queue)
+                break;
+            pool.coming++; /* too late to be called, not to look */
+        }
     }
     rt_queue_remove(&pool.all, &t->all);
     struct thread *before = pool.ended;
@@ -244,12 +249,15 @@ static void get_help(void) {
         pool.threads++;
         pool.coming++;
         rt_unlock(&pool.lock);
+        rt_chaos_delay("pool: counted as coming, not started");
         int err = start_thread();
         rt_lock(&pool.lock);
         if (err) {
             pool.threads--;
             pool.coming--;
             rt_thread_give();
+            if (pool.queued > pool.coming)
+                call_idle(); /* who came meanwhile has counted on this one */
         }
     }
     if (pool.threads == 0)

@@ -337,6 +337,29 @@ Test(blocking, without_a_thread_it_says_so_with_one_it_waits) {
     on_g(without_threads);
     t_stop();
 }
+/* One thread is there and always comes back, so no job may be left or refused: not even one that
+ * has counted on a thread which then could not be started. */
+static void call_once(void *arg T_UNUSED) {
+    T_EQ(go_blocking(count_call, NULL, NULL), 0);
+}
+static void beside_failing_starts(void *arg T_UNUSED) {
+    rt_store_seq_cst(&rt_pool_keep_ns, T_NEVER);
+    call_once(NULL);
+    rt_fault_arm(RT_FAULT_THREAD, 1, true, EAGAIN);
+    for (int i = 0; i < T_SCALE(3000); i++) {
+        go_waitgroup wg = {0};
+        for (int k = 0; k < 3; k++)
+            T_EQ(go_waitgroup_spawn(&wg, call_once, NULL), 0);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+    }
+    rt_fault_disarm();
+    T_EQ(t_stats().blocking_threads, 1);
+}
+Test(blocking, a_start_that_fails_leaves_no_job_behind, .timeout = 120) {
+    start_with(5);
+    on_g(beside_failing_starts);
+    t_stop();
+}
 Test(blocking, a_pool_of_no_threads_says_eagain) {
     start_with(0);
     on_g(try_without);
