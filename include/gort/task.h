@@ -10,7 +10,7 @@ GO_BEGIN_DECLS
 
 /* Start with the defaults, run fn(arg) as the first green thread, and return when fn has returned:
  * whoever is left is cancelled and joined, then the runtime is stopped. The calling thread is not a
- * worker, it only waits.
+ * worker, it only waits; also for the stop of another thread that has called go_stop meanwhile.
  *
  * When every green thread is parked and nothing is left that could wake one (no timer, no I/O, no
  * other thread in the process), the green threads are named on stderr, cancelled, and the result is
@@ -77,7 +77,8 @@ GO_API int go_stop(int64_t grace_ns);
 GO_API int go_acquire(void);
 /* The last user stops the runtime, as go_stop(grace_ns), unless somebody has started it by go_start
  * or go_run. Returns 0; of the last user: -ETIMEDOUT, he is counted still and calls go_release
- * again, nobody else gets in; -EDEADLK on a green thread; -EALREADY while another thread stops it
+ * again, nobody else gets in; -EDEADLK on a green thread and inside go_blocking, and nothing has
+ * changed; -EALREADY while another thread stops it
  * by go_stop; -ENXIO in a forked child. Aborts when called more often than go_acquire. */
 GO_API int go_release(int64_t grace_ns);
 

@@ -7,12 +7,18 @@
  * he can try again after -ETIMEDOUT. */
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/sys.h"
+#include "sched/pool.h"
 #include "sched/start.h"
+
+#include <errno.h>
+
+static const int64_t START_NAP_NS = 50 * 1000;
 
 static struct {
     uint32_t lock;
     uint32_t users;
-    bool ours;     /* the runtime was started by go_acquire */
+    uint32_t ours; /* the start of that number was go_acquire's; 0: none */
     bool stopping; /* the last user is in go_stop */
 } share;
 
@@ -22,7 +28,27 @@ void rt_share_fork_child(void) {
     rt_store_relaxed(&share.lock, 0);
     if (share.stopping) {
         share.users--;
-        share.ours = share.stopping = false;
+        share.ours = 0;
+        share.stopping = false;
+    }
+}
+
+/* Under the lock. A start by somebody else, which is under way or fails, is waited for: no start
+ * takes the lock, and no green thread is here meanwhile. */
+static int start_or_join(void) {
+    for (;;) {
+        uint32_t before = rt_load_seq_cst(&rt_starts);
+        int err = go_start(NULL);
+        if (err == 0)
+            share.ours = before + 1; /* if that is not its number there was one in between: his */
+        if (err != -EALREADY)
+            return err;
+        uint32_t state = rt_load_seq_cst(&rt.state);
+        if (state == RT_RUNNING)
+            return 0; /* by somebody else, just now */
+        if (state == RT_STOPPING)
+            return err;
+        rt_sys_nap(START_NAP_NS);
     }
 }
 
@@ -31,13 +57,8 @@ int go_acquire(void) {
         return -ENXIO; /* the lock may be that of a thread which is not here */
     rt_futex_lock(&share.lock);
     int err = share.stopping ? -EALREADY : 0;
-    if (err == 0 && rt_load_seq_cst(&rt.state) != RT_RUNNING) {
-        err = go_start(NULL);
-        if (err == 0)
-            share.ours = true;
-        else if (err == -EALREADY && rt_load_seq_cst(&rt.state) == RT_RUNNING)
-            err = 0; /* by somebody else, just now */
-    }
+    if (err == 0 && rt_load_seq_cst(&rt.state) != RT_RUNNING)
+        err = start_or_join();
     share.users += err == 0;
     rt_futex_unlock(&share.lock);
     return err;
@@ -46,7 +67,7 @@ int go_acquire(void) {
 /* Under the lock: begin to stop it. */
 static int last_one(void) {
     uint32_t state = RT_RUNNING;
-    if (rt_m())
+    if (rt_m() || rt_pool_is_ours()) /* as go_stop says, which comes too late for it */
         return -EDEADLK;
     if (share.stopping)
         return -EALREADY;
@@ -61,7 +82,7 @@ int go_release(int64_t grace_ns) {
     rt_futex_lock(&share.lock);
     if (share.users == 0)
         rt_fatal("go_release: more often than go_acquire");
-    bool stops = share.users == 1 && share.ours;
+    bool stops = share.users == 1 && share.ours && share.ours == rt_load_seq_cst(&rt_starts);
     int err = stops ? last_one() : 0;
     if (!stops)
         share.users--;
@@ -73,7 +94,7 @@ int go_release(int64_t grace_ns) {
     share.stopping = false;
     if (err == 0 || err == -ENXIO) { /* by somebody else meanwhile: it is over as well */
         share.users--;
-        share.ours = false;
+        share.ours = 0;
         err = 0;
     }
     rt_futex_unlock(&share.lock);

@@ -247,6 +247,8 @@ static __attribute__((constructor)) void at_load(void) {
     pthread_atfork(NULL, NULL, fork_child);
 }
 
+uint32_t rt_starts;
+
 static int start(const struct go_options *opt, const struct rt_env *env, bool watch_deadlock) {
     uint32_t state = RT_STOPPED;
     if (rt_tls_m || !rt_cas(&rt.state, &state, RT_STARTING))
@@ -291,6 +293,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         return err;
     }
     rt_workers_release(true);
+    rt_store_seq_cst(&rt_starts, rt_starts + 1);
     rt_store_seq_cst(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
     return 0;
 }
@@ -517,6 +520,10 @@ int go_run(void (*fn)(void *), void *arg) {
         name_all(true);
         err = -EDEADLK;
     }
-    int stopped = go_stop(env.grace_ns);
+    int stopped;
+    while ((stopped = go_stop(env.grace_ns)) == -EALREADY) /* it must be over when we return */
+        rt_sys_nap(STOP_NAP_MAX_NS);
+    if (stopped == -ENXIO) /* another thread has done it */
+        stopped = 0;
     return err ? err : stopped;
 }

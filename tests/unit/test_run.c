@@ -61,6 +61,38 @@ Test(run, cancels_and_joins_who_is_left) {
     }
 }
 
+/* It takes its time to end, so a stop by another thread is under way for a while. */
+static uint32_t first_waits, slow_one_ended;
+static void end_slowly(void *arg) {
+    park_until_cancelled(arg);
+    int64_t until = go_now() + 20 * GO_MILLISECOND;
+    while (go_now() < until)
+        go_yield();
+    rt_store_seq_cst(&slow_one_ended, 1);
+}
+static void wait_beside_a_slow_one(void *arg) {
+    T_SPAWN(end_slowly, NULL);
+    rt_store_seq_cst(&first_waits, 1);
+    park_until_cancelled(arg);
+}
+static void *stop_it(void *arg) {
+    T_AWAIT(rt_load_seq_cst(&first_waits));
+    int err = go_stop(GO_FOREVER);
+    T_ASSERT(err == 0 || err == -EALREADY || err == -ENXIO, "%d", err);
+    return arg;
+}
+Test(run, waits_for_the_stop_of_another_thread) {
+    for (int i = 0; i < T_SCALE(10); i++) {
+        pthread_t stopper;
+        first_waits = slow_one_ended = 0;
+        T_EQ(pthread_create(&stopper, NULL, stop_it, NULL), 0);
+        T_EQ(go_run(wait_beside_a_slow_one, NULL), 0);
+        T_EQ(rt_load_seq_cst(&slow_one_ended), 1);
+        T_EQ(go_procs(), 0);
+        T_EQ(pthread_join(stopper, NULL), 0);
+    }
+}
+
 static int spin_flag;
 
 static void spin(void *arg) {

@@ -34,6 +34,64 @@ Test(share, what_go_start_has_started_is_not_stopped) {
     T_EQ(go_procs(), 0);
 }
 
+static void *release_here(void *r) {
+    *(int *)r = go_release(GO_FOREVER);
+    return NULL;
+}
+static void *release_inside(void *r) {
+    T_EQ(go_blocking(release_here, r, NULL), 0);
+    return NULL;
+}
+Test(share, no_release_of_the_last_one_inside_go_blocking) {
+    int r = 0;
+    T_EQ(go_acquire(), 0);
+    T_EQ(go_task_join(go_task_spawn(release_inside, &r), NULL), 0);
+    T_EQ(r, -EDEADLK);
+    T_EQ(go_acquire(), 0); /* it has not begun to stop */
+    T_EQ(go_release(0), 0);
+    T_EQ(go_release(GO_FOREVER), 0);
+    T_EQ(go_procs(), 0);
+}
+
+Test(share, what_was_started_after_ours_is_not_ours) {
+    T_EQ(go_acquire(), 0);
+    t_stop();
+    T_EQ(go_start(NULL), 0);
+    T_EQ(go_release(0), 0);
+    T_ASSERT(go_procs() > 0);
+    t_stop();
+}
+
+/* By go_start, beside an acquire: one of them starts it, and the other is not refused. */
+static pthread_barrier_t both;
+static void *start_or_be_late(void *arg) {
+    for (int i = 0; i < T_SCALE(100); i++) {
+        pthread_barrier_wait(&both);
+        int err = go_start(NULL);
+        T_ASSERT(err == 0 || err == -EALREADY, "%d", err);
+        pthread_barrier_wait(&both);
+        pthread_barrier_wait(&both);
+        if (err == 0)
+            t_stop();
+    }
+    return arg;
+}
+Test(share, an_acquire_waits_for_the_start_of_another, .timeout = 120) {
+    pthread_t starter;
+    T_EQ(pthread_barrier_init(&both, NULL, 2), 0);
+    T_EQ(pthread_create(&starter, NULL, start_or_be_late, NULL), 0);
+    for (int i = 0; i < T_SCALE(100); i++) {
+        pthread_barrier_wait(&both);
+        T_EQ(go_acquire(), 0);
+        pthread_barrier_wait(&both);
+        T_ASSERT(go_procs() > 0);
+        T_EQ(go_release(GO_FOREVER), 0);
+        pthread_barrier_wait(&both);
+    }
+    T_EQ(pthread_join(starter, NULL), 0);
+    T_EQ(go_procs(), 0);
+}
+
 static void add_one(void *n) {
     rt_fetch_add((uint32_t *)n, 1);
 }
