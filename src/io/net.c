@@ -211,6 +211,11 @@ int go_accept(int fd, struct sockaddr *sa, socklen_t *len) {
 
 /* ---- connect and dial ------------------------------------------------------------------------ */
 
+static int socket_error(int fd) {
+    int failed = rt_sys_get_int(fd, SOL_SOCKET, SO_ERROR);
+    return failed < 0 ? failed : -failed;
+}
+
 /* A connection is on its way: 0 when it is there. */
 static int wait_connected(struct rt_fd_op *op) {
     for (;;) {
@@ -222,10 +227,13 @@ static int wait_connected(struct rt_fd_op *op) {
                 continue;
             return r;
         }
-        int failed = r < 0 ? r : rt_sys_get_int(op->fd, SOL_SOCKET, SO_ERROR);
-        if (failed != 0)
-            return failed < 0 ? failed : -failed;
-        return rt_sys_connected(op->fd);
+        int err = r < 0 ? r : socket_error(op->fd);
+        if (err)
+            return err;
+        int peer = rt_sys_connected(op->fd);
+        if (peer) /* it was there, and has been reset since the look above */
+            err = socket_error(op->fd);
+        return err ? err : peer;
     }
 }
 
