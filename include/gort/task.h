@@ -78,8 +78,8 @@ GO_API int go_acquire(void);
 /* The last user stops the runtime, as go_stop(grace_ns), unless somebody has started it by go_start
  * or go_run. Returns 0; of the last user: -ETIMEDOUT, he is counted still and calls go_release
  * again, nobody else gets in; -EDEADLK on a green thread and inside go_blocking, and nothing has
- * changed; -EALREADY while another thread stops it
- * by go_stop; -ENXIO in a forked child. Aborts when called more often than go_acquire. */
+ * changed; -EALREADY while another thread stops it by go_stop; -ENXIO in a forked child. Aborts
+ * when called more often than go_acquire. */
 GO_API int go_release(int64_t grace_ns);
 
 /* Start a green thread that runs fn(arg). Never parks, any thread.

@@ -166,11 +166,12 @@ static void no_unit_left(void) {
     model_assert(acquired == 1 && (object.sem.rt_count & INT32_MAX) == 0);
 }
 
-#define CASE(n, start, check, b, s, ...) \
+#define RESTING(n, start, check, at_rest, b, s, ...) \
     { \
-        .name = "sem." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
-        .stale = (s) \
+        .name = "sem." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
+        .rest = (at_rest), .bound = (b), .stale = (s) \
     }
+#define CASE(n, start, check, b, s, ...) RESTING(n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("freed", none, one_taken, 3, 2, acquire_and_free, release),
@@ -183,26 +184,11 @@ const struct model_case model_cases[] = {
     CASE("sig_two", none, two_of_two, 1, 1, acquire, acquire, release_sig_twice),
     CASE("sig_lock", one, as_lock, 1, 1, lock_sig, lock, lock_sig),
     CASE("sysmon", none, one_taken, 1, 1, acquire, release_sig, sysmon),
-    {.name = "sem.canceled",
-     .init = none_in_scope,
-     .thread = {acquire_in_scope, cancel_and_acquire, release},
-     .end = one_unit,
-     .rest = no_unit_left,
-     .bound = 1,
-     .stale = 1},
-    {.name = "sem.sig_canceled",
-     .init = none_in_scope,
-     .thread = {acquire_in_scope, cancel_and_acquire, release_sig},
-     .end = one_unit,
-     .rest = no_unit_left,
-     .bound = 1,
-     .stale = 1},
-    {.name = "sem.freed_beside_canceled",
-     .init = none_in_scope,
-     .thread = {acquire_in_scope, cancel_and_release, try_acquire_and_free},
-     .end = one_taken,
-     .rest = one_taken,
-     .bound = 2,
-     .stale = 1},
+    RESTING("canceled", none_in_scope, one_unit, no_unit_left, 1, 1, acquire_in_scope,
+            cancel_and_acquire, release),
+    RESTING("sig_canceled", none_in_scope, one_unit, no_unit_left, 1, 1, acquire_in_scope,
+            cancel_and_acquire, release_sig),
+    CASE("freed_beside_canceled", none_in_scope, one_taken, 2, 1, acquire_in_scope,
+         cancel_and_release, try_acquire_and_free),
     {0},
 };
