@@ -338,25 +338,36 @@ Test(blocking, without_a_thread_it_says_so_with_one_it_waits) {
     t_stop();
 }
 /* One thread is there and always comes back, so no job may be left or refused: not even one that
- * has counted on a thread which then could not be started. */
-static void call_once(void *arg T_UNUSED) {
-    T_EQ(go_blocking(count_call, NULL, NULL), 0);
+ * has counted on a thread which then could not be started. Who calls has a thread of his own. */
+enum { CALLERS = 3 };
+static go_barrier each_round;
+static void call_in_rounds(void *arg T_UNUSED) {
+    go_lock_thread();
+    go_barrier_wait(&each_round); /* all have their threads */
+    go_barrier_wait(&each_round); /* no more are to be had */
+    for (int i = 0; i < T_SCALE(3000); i++) {
+        T_EQ(go_blocking(count_call, NULL, NULL), 0);
+        go_barrier_wait(&each_round); /* nobody calls who could help */
+    }
+    go_unlock_thread();
 }
 static void beside_failing_starts(void *arg T_UNUSED) {
+    go_waitgroup wg = {0};
     rt_store_seq_cst(&rt_pool_keep_ns, T_NEVER);
-    call_once(NULL);
+    go_barrier_init(&each_round, CALLERS + 1);
+    for (int i = 0; i < CALLERS; i++)
+        T_EQ(go_waitgroup_spawn(&wg, call_in_rounds, NULL), 0);
+    go_barrier_wait(&each_round);
+    T_EQ(go_blocking(count_call, NULL, NULL), 0);
     rt_fault_arm(RT_FAULT_THREAD, 1, true, EAGAIN);
-    for (int i = 0; i < T_SCALE(3000); i++) {
-        go_waitgroup wg = {0};
-        for (int k = 0; k < 3; k++)
-            T_EQ(go_waitgroup_spawn(&wg, call_once, NULL), 0);
-        T_EQ(go_waitgroup_wait(&wg), 0);
-    }
+    for (int i = 0; i <= T_SCALE(3000); i++)
+        go_barrier_wait(&each_round);
+    T_EQ(go_waitgroup_wait(&wg), 0);
     rt_fault_disarm();
     T_EQ(t_stats().blocking_threads, 1);
 }
 Test(blocking, a_start_that_fails_leaves_no_job_behind, .timeout = 120) {
-    start_with(5);
+    start_with(2 * CALLERS + 4);
     on_g(beside_failing_starts);
     t_stop();
 }
