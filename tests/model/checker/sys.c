@@ -22,7 +22,6 @@ static size_t arena_used;
 
 static int wait_bits(uint32_t *word, uint32_t expected, int64_t timeout_ns, uint32_t bits) {
     explore_point(0, false);
-    memory_full_fence();
     uint32_t value = memory_kernel_load(word);
     bool sleeps = value == expected && !(C->spurious && model_choose(2) == 1);
     C->spurious -= value == expected && !sleeps;
@@ -51,7 +50,7 @@ int rt_sys_futex_wait_bits(uint32_t *word, uint32_t expected, int64_t deadline, 
 
 void rt_sys_futex_wake_bits(uint32_t *word, int count, uint32_t bits) {
     explore_point(0, false);
-    memory_full_fence();
+    C->cur->hash = mix(C->cur->hash, (uintptr_t)word + 1); /* it has gone on */
     explore_wake((uintptr_t)word, count, bits);
     report_step(&memory_kernel_site, "wake(%p)", (void *)word);
 }
