@@ -37,13 +37,10 @@ void rt_share_fork_child(void) {
  * takes the lock, and no green thread is here meanwhile. */
 static int start_or_join(void) {
     for (;;) {
-        uint32_t before = rt_load_seq_cst(&rt_starts);
-        int err = go_start(NULL);
-        if (err == 0)
-            share.ours = before + 1; /* if that is not its number there was one in between: his */
+        int err = rt_start(NULL, &share.ours);
         if (err != -EALREADY)
             return err;
-        uint32_t state = rt_load_seq_cst(&rt.state);
+        uint32_t state = rt_load_acquire(&rt.state); /* with start's release */
         if (state == RT_RUNNING)
             return 0; /* by somebody else, just now */
         if (state == RT_STOPPING)
@@ -57,7 +54,7 @@ int go_acquire(void) {
         return -ENXIO; /* the lock may be that of a thread which is not here */
     rt_futex_lock(&share.lock);
     int err = share.stopping ? -EALREADY : 0;
-    if (err == 0 && rt_load_seq_cst(&rt.state) != RT_RUNNING)
+    if (err == 0 && rt_load_acquire(&rt.state) != RT_RUNNING)
         err = start_or_join();
     share.users += err == 0;
     rt_futex_unlock(&share.lock);
@@ -82,7 +79,7 @@ int go_release(int64_t grace_ns) {
     rt_futex_lock(&share.lock);
     if (share.users == 0)
         rt_fatal("go_release: more often than go_acquire");
-    bool stops = share.users == 1 && share.ours && share.ours == rt_load_seq_cst(&rt_starts);
+    bool stops = share.users == 1 && share.ours && share.ours == rt_load_relaxed(&rt_starts);
     int err = stops ? last_one() : 0;
     if (!stops)
         share.users--;

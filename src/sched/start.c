@@ -73,7 +73,7 @@ int rt_foreign_enter(void) {
 int rt_foreign_enter_to_close(void) {
     rt_fetch_add(&rt.foreign, 1);
     bool whole = rt_load_seq_cst(&ending) == 0;
-    uint32_t state = rt_load_seq_cst(&rt.state);
+    uint32_t state = rt_load_acquire(&rt.state); /* pairs with the last store in start */
     if (state == RT_RUNNING || (state == RT_STOPPING && whole))
         return 0;
     int err = rt_not_running();
@@ -218,9 +218,8 @@ static int start_engine(const char *netpoll) {
 static void end_workers(void) {
     for (uint32_t i = 0; i < rt.procs_ever; i++)
         rt_fetch_or_relaxed(&rt.ps[i].attention, RT_P_STOP);
-    rt_fence_heavy(); /* a worker on its way to sleep looks at its attention after its own fence */
     rt_workers_release(true);
-    rt_idle_wake_all();
+    rt_idle_wake_all(); /* takes a lock that a worker takes before it sleeps, and then looks */
     rt_spares_end();
     rt_workers_join(rt.nms);
 }
@@ -249,9 +248,10 @@ static __attribute__((constructor)) void at_load(void) {
 
 uint32_t rt_starts;
 
-static int start(const struct go_options *opt, const struct rt_env *env, bool watch_deadlock) {
+static int start(const struct go_options *opt, const struct rt_env *env, bool watch_deadlock,
+                 uint32_t *number) {
     uint32_t state = RT_STOPPED;
-    if (rt_tls_m || !rt_cas(&rt.state, &state, RT_STARTING))
+    if (rt_tls_m || !rt_cas_acquire(&rt.state, &state, RT_STARTING)) /* with go_stop's release */
         return state == RT_FORKED ? -ENXIO : -EALREADY;
     if (!registered)
         rt_asymmetric = rt_sys_membarrier_register();
@@ -293,15 +293,21 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         return err;
     }
     rt_workers_release(true);
-    rt_store_seq_cst(&rt_starts, rt_starts + 1);
-    rt_store_seq_cst(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
+    *number = rt_starts + 1;
+    rt_store_relaxed(&rt_starts, *number);
+    rt_store_release(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
     return 0;
 }
 
-int go_start(const struct go_options *opt) {
+int rt_start(const struct go_options *opt, uint32_t *number) {
     struct rt_env env;
     rt_env_read(&env);
-    return start(opt, &env, false);
+    return start(opt, &env, false, number);
+}
+
+int go_start(const struct go_options *opt) {
+    uint32_t number;
+    return rt_start(opt, &number);
 }
 
 /* ---- stop ------------------------------------------------------------------------------------ */
@@ -449,25 +455,23 @@ static int stop(int64_t grace_ns) {
             rt_sys_nap(STOP_NAP_MIN_NS);
         }
     } while (!all_over()); /* a foreign thread had come in before the stop, and spawned */
-    rt_store_seq_cst(&ending, 1);
+    rt_store_seq_cst(&ending, 1); /* then the count: see rt_foreign_enter_to_close */
     while (rt_load_seq_cst(&rt.foreign) != 0) /* those that close, and wait for nothing */
         rt_sys_nap(STOP_NAP_MIN_NS);
     rt_pool_stop();
     rt_sysmon_stop(); /* which starts threads */
     end_workers();
     rt_poller_stop();
-    while (rt_load_seq_cst(&rt.foreign) != 0)
-        rt_sys_nap(STOP_NAP_MIN_NS);
-    free_all();
+    free_all(); /* who comes in from now on counts himself, reads the state, and goes */
     return 0;
 }
 
 int go_stop(int64_t grace_ns) {
-    uint32_t now = rt_load_seq_cst(&rt.state);
+    uint32_t now = rt_load_relaxed(&rt.state);
     if (rt_m() || ((now == RT_RUNNING || now == RT_STOPPING) && rt_pool_is_ours()))
         return -EDEADLK;
     uint32_t idle = 0;
-    if (!rt_cas(&stopper, &idle, 1))
+    if (!rt_cas_acquire(&stopper, &idle, 1)) /* pairs with the release below */
         return -EALREADY;
     uint32_t state = RT_RUNNING;
     int err = 0;
@@ -476,8 +480,8 @@ int go_stop(int64_t grace_ns) {
     if (err == 0)
         err = stop(grace_ns);
     if (err == 0)
-        rt_store_seq_cst(&rt.state, RT_STOPPED);
-    rt_store_seq_cst(&stopper, 0);
+        rt_store_release(&rt.state, RT_STOPPED); /* pairs with the CAS in start */
+    rt_store_release(&stopper, 0);
     return err;
 }
 
@@ -503,8 +507,9 @@ int go_run(void (*fn)(void *), void *arg) {
     if (!fn)
         return -EINVAL;
     struct rt_env env;
+    uint32_t number;
     rt_env_read(&env);
-    int err = start(NULL, &env, true);
+    int err = start(NULL, &env, true, &number);
     if (err)
         return err;
     run.fn = fn;

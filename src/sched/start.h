@@ -21,7 +21,10 @@ int rt_foreign_enter(void);
 int rt_foreign_enter_to_close(void);
 void rt_foreign_leave(void);
 
-extern uint32_t rt_starts; /* how many there have been; set before rt.state says RUNNING */
+/* go_start, and the number of this start. How many there have been; set before rt.state says
+ * RUNNING. */
+int rt_start(const struct go_options *opt, uint32_t *number);
+extern uint32_t rt_starts;
 
 /* Green threads that have not ended; never too few. Any thread, while the runtime is there. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended);

@@ -5,8 +5,8 @@
  * On P 0 somebody computes, as M 0. What rt_sys_thread starts is a thread of the model, which waits
  * for that. */
 #include "polls.h"
+#include "threads.h"
 
-#include "base/sys.h"
 #include "sched/g.h"
 #include "sched/procs.h"
 #include "sched/retake.h"
@@ -16,50 +16,11 @@
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
-enum { NOT_YET, BEGUN, ENDED, NTHREADS = 3 };
-
-static struct {
-    void *(*fn)(void *);
-    void *arg;
-    uint32_t state;
-} threads[NTHREADS];
-static uint32_t nthreads; /* whoever starts them */
-
-int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
-    (void)name;
-    model_assert(nthreads < NTHREADS);
-    *t = nthreads;
-    threads[nthreads].fn = fn;
-    threads[nthreads].arg = arg;
-    rt_store_release(&threads[nthreads++].state, BEGUN); /* more is not promised: no fence */
-    return 0;
-}
-
-static void run_thread(unsigned i) {
-    while (rt_load_acquire(&threads[i].state) == NOT_YET)
-        model_wait_for_change();
-    threads[i].fn(threads[i].arg);
-    rt_store_release(&threads[i].state, ENDED);
-}
 static void t0(void) {
     run_thread(0);
 }
 static void t1(void) {
     run_thread(1);
-}
-
-/* By --wrap. */
-int __wrap_pthread_join(pthread_t thread, void **result);
-int __wrap_pthread_join(pthread_t thread, void **result) {
-    (void)result;
-    while (rt_load_acquire(&threads[thread].state) != ENDED)
-        model_wait_for_change();
-    return 0;
-}
-int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attr);
-int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attr) {
-    (void)thread, (void)attr;
-    return -1;
 }
 
 /* ---- what procs.c and worker.c know besides -------------------------------------------------- */

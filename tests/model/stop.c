@@ -1,13 +1,15 @@
 /* stop.c - the stop of sched/start.c: when go_stop has returned 0, each green thread has run to its
  * end or was never made, the workers have ended, and nobody touches the Ps and Ms any more, which
- * are freed: no foreign thread that spawns or wakes somebody meanwhile, either.
+ * are freed: no foreign thread that spawns or wakes somebody meanwhile, either. And the start: who
+ * finds the runtime running finds all of it.
  *
- * The boot is not here: the runtime runs when a case begins. The Ps and Ms are allocated, as
- * start.c has them, so that it can free them. */
+ * In most cases the runtime runs already. The Ps and Ms are allocated, as start.c has them, so that
+ * it can free them. */
 #include "event.h"
+#include "polls.h"
+#include "threads.h"
 
 #include "base/chaos.h"
-#include "base/sys.h"
 #include "sched/env.h"
 #include "sched/g.h"
 #include "sched/spawn.h"
@@ -20,9 +22,9 @@
 
 static struct event event;
 static uint32_t ran, refused; /* Gs that have come to their end; spawns that were refused */
-static uint32_t worker_ended[PROCS];
 static uint32_t stopped;
 static int reason; /* plain: what was done before the stop */
+static bool engine = true; /* plain: it is there */
 
 /* ---- a runtime that runs --------------------------------------------------------------------- */
 
@@ -38,7 +40,7 @@ static void machine(uint32_t procs) {
     for (uint32_t i = 0; i < procs; i++) {
         rt.ps[i].m = &rt.ms[i];
         rt.ms[i].p = &rt.ps[i];
-        rt.ms[i].thread = i + 1;
+        rt.ms[i].thread = nthreads++;
     }
     event_init(&event);
 }
@@ -47,22 +49,13 @@ static void worker(unsigned i) {
     model_be(&rt.ms[i]);
     rt_proc_run(&rt.ms[i]);
     model_be(NULL);
-    rt_store_release(&worker_ended[i], 1);
+    thread_has_ended(i);
 }
 static void m0(void) {
     worker(0);
 }
 static void m1(void) {
     worker(1);
-}
-
-/* By --wrap: the threads are the model's. */
-int __wrap_pthread_join(pthread_t thread, void **result);
-int __wrap_pthread_join(pthread_t thread, void **result) {
-    (void)result;
-    while (rt_load_acquire(&worker_ended[thread - 1]) == 0)
-        model_wait_for_change();
-    return 0;
 }
 
 /* ---- green threads --------------------------------------------------------------------------- */
@@ -148,11 +141,11 @@ static void spawn(void) {
     rt_fetch_add_relaxed(&refused, err != 0);
 }
 
-/* As a close does beside the stop: it waits for nothing, and touches what the stop frees. */
+/* As a close does beside the stop: it waits for nothing, and touches what the stop takes down. */
 static void close_one(void) {
     if (rt_foreign_enter_to_close() != 0)
         return;
-    model_assert(rt_load_relaxed(&rt.ps[0].m) == &rt.ms[0]);
+    model_assert(engine && rt_load_relaxed(&rt.ps[0].m) == &rt.ms[0]);
     rt_foreign_leave();
 }
 /* Two stops at once: one of them does it. */
@@ -163,15 +156,47 @@ static void try_to_stop(void) {
         stopped++;
 }
 
-/* The next go_start begins like this, and makes new ones where the stop has freed. */
+/* Each M makes its part, which others may touch when they wake it. */
+static int m_start(struct rt_m *m) {
+    m->poller = m;
+    return 0;
+}
+static bool pending(struct rt_m *m) {
+    for (uint32_t i = 0; i < rt.nms; i++)
+        model_assert(rt.ms[i].poller == &rt.ms[i]);
+    return polls_pending(m);
+}
+static const struct rt_poller engine_of_parts = {
+    .m_start = m_start, .pending = pending, .poll = polls_poll, .sleep_mode = polls_sleep_mode};
+
+static uint32_t procs_to_start = 1;
+static int start_one(void) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.procs = procs_to_start;
+    o.max_threads = procs_to_start + 1;
+    o.max_tasks = 1;
+    return go_start(&o);
+}
+static void start(void) {
+    model_assert(start_one() == 0);
+}
+static void t0(void) {
+    run_thread(0);
+}
+static void t1(void) {
+    run_thread(1);
+}
+static void ask_how_many(void) {
+    unsigned n = go_procs();
+    model_assert(n == 0 || n == 1);
+}
+
+/* It makes new ones where the stop has freed. */
 static void start_again(void) {
-    uint32_t state = RT_STOPPED;
-    while (!rt_cas(&rt.state, &state, RT_STARTING)) {
-        state = RT_STOPPED;
+    int err;
+    while ((err = start_one()) == -EALREADY)
         model_wait_for_change();
-    }
-    model_assert(!rt.ps && !rt.ms);
-    rt.procs = rt.procs_ever = 0;
+    model_assert(err == 0);
 }
 
 static void ended(uint32_t n) {
@@ -184,18 +209,34 @@ static void one_ended(void) {
 static void two_ended(void) {
     ended(2);
 }
+static void not_started(void) {
+    machine_with_stacks(1);
+    rt = (struct rt_sched){.procs = 2}; /* of an earlier one */
+    engine = false;
+    procs_to_start = 1;
+    model_ignore(&rt_tls_m, sizeof rt_tls_m); /* each thread has its own */
+}
+static void not_started_two(void) {
+    not_started();
+    procs_to_start = 2;
+}
+static void started(void) {
+    model_assert(rt.state == RT_RUNNING && rt.ms[0].p == &rt.ps[0] && rt.foreign == 0);
+}
 static void started_again(void) {
-    model_assert(stopped == 1 && rt.state == RT_STARTING);
+    model_assert(stopped == 1);
+    started();
 }
 static void none_ended(void) {
     ended(0);
 }
 
-#define CASE(n, start, check, b, s, ...) \
+#define RESTING(n, start, check, at_rest, b, s, ...) \
     { \
-        .name = "stop." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
-        .stale = (s) \
+        .name = "stop." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
+        .rest = (at_rest), .bound = (b), .stale = (s) \
     }
+#define CASE(n, start, check, b, s, ...) RESTING(n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("idle", nobody, none_ended, 3, 2, stop, m0),
@@ -206,7 +247,10 @@ const struct model_case model_cases[] = {
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
     CASE("close", nobody, none_ended, 2, 2, stop, m0, close_one),
     CASE("two_stops", nobody, none_ended, 2, 2, try_to_stop, m0, try_to_stop),
-    CASE("start_again", nobody, started_again, 1, 2, stop, m0, start_again),
+    RESTING("start_again", nobody, started_again, started_again, 1, 2, stop, m0, start_again, t1),
+    RESTING("start", not_started, started, started, 2, 2, start, t0, ask_how_many),
+    RESTING("start_two", not_started_two, started, started, 1, 1, start, t0, t1),
+    RESTING("start_and_close", not_started, started, started, 2, 2, start, t0, close_one),
     CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
     {0},
 };
@@ -222,10 +266,6 @@ void rt_env_read(struct rt_env *env) {
 void rt_chaos_start(double probability, uint64_t seed, const char *at) {
     (void)probability, (void)seed, (void)at;
 }
-int rt_sys_thread(pthread_t *t, void *(*fn)(void *), void *arg, const char *name) {
-    (void)t, (void)fn, (void)arg, (void)name;
-    return -EAGAIN;
-}
 unsigned rt_sys_cpus(void) {
     return 1;
 }
@@ -236,8 +276,9 @@ size_t rt_sys_page_size(void) {
     return 4096;
 }
 void *rt_sys_map(size_t bytes) {
+    static char mapped[64];
     (void)bytes;
-    return NULL;
+    return mapped;
 }
 void rt_sys_unmap(void *p, size_t bytes) {
     (void)p, (void)bytes;
@@ -246,10 +287,13 @@ bool rt_sys_membarrier_register(void) {
     return true;
 }
 int rt_poller_start(const char *name, unsigned procs) {
-    (void)name, (void)procs;
+    (void)name;
+    engine = true;
+    rt_poller = procs > 1 ? &engine_of_parts : NULL;
     return 0;
 }
 void rt_poller_stop(void) {
+    engine = false;
 }
 void rt_poller_evict(void) {
 }
