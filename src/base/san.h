@@ -107,6 +107,14 @@ static inline void rt_san_destroy(struct rt_san *s) {
 #endif
 }
 
+/* A fence has acquired what was released to p; TSan knows no fences. */
+static inline void rt_san_acquired(void *p) {
+    (void)p;
+#if RT_TSAN
+    __tsan_acquire(p);
+#endif
+}
+
 /* from NULL: the context ends here. */
 static inline __attribute__((always_inline)) void rt_san_leave(struct rt_san *from,
                                                                struct rt_san *to) {

@@ -3,6 +3,7 @@
 
 #include "base/chaos.h"
 #include "base/log.h"
+#include "base/san.h"
 #include "base/sys.h"
 
 enum { OWNER_SPINS = 200, THIEF_SPINS = 60 };
@@ -30,9 +31,10 @@ bool rt_gate_try(struct rt_m *m) {
     /* An owner who is inside now may have lost his CPU there, and if not he is about to run what he
      * has himself: not worth the fence. */
     if (rt_load_relaxed(&m->in_rt) != 0 || rt_load_relaxed(&m->gate) != 0 ||
-        !rt_cas_acquire(&m->gate, &open, RT_GATE_VISITED)) /* with rt_gate_open's */
+        !rt_cas_relaxed(&m->gate, &open, RT_GATE_VISITED))
         return false;
-    rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter */
+    rt_fence_heavy(); /* pairs with the light fence in rt_gate_enter, and with rt_gate_open */
+    rt_san_acquired(&m->gate);
     rt_chaos_delay("gate: asked, not looked whether it is inside");
     for (int i = 0; i < THIEF_SPINS; i++) {
         if (rt_load_acquire(&m->in_rt) == 0) /* pairs with the release in rt_gate_leave */
@@ -44,7 +46,8 @@ bool rt_gate_try(struct rt_m *m) {
 }
 
 void rt_gate_open(struct rt_m *m) {
-    rt_store_release(&m->gate, RT_GATE_OPEN); /* pairs with the acquire in rt_gate_enter */
+    /* Pairs with the acquire in rt_gate_enter, and the fence in rt_gate_try. */
+    rt_store_release(&m->gate, RT_GATE_OPEN);
 }
 
 void rt_gate_shut(struct rt_m *m) {

@@ -148,7 +148,7 @@ static void hand_on_polls(struct rt_m *m) {
 
 /* The last touch of p is the count: it may come back at once. */
 static void count_put_away(void) {
-    rt_fetch_add(&change.put_away, 1);
+    rt_fetch_add_release(&change.put_away, 1); /* pairs with the acquire in shrink */
     rt_sysmon_call_sig();
 }
 
@@ -167,10 +167,10 @@ static void put_away(struct rt_p *p, struct rt_m *m) {
     rt_g_flush(p);
     rt_stack_flush(p);
     hand_on_polls(m);
+    count_put_away();
     rt_chaos_delay("procs: queued, nobody woken");
     rt_idle_wake_foreign();
     rt_idle_kick(&rt.ps[0], rt_m_of(&rt.ps[0]));
-    count_put_away();
 }
 
 void rt_procs_leave(struct rt_m *m) {
@@ -200,8 +200,8 @@ static int shrink(int64_t now) {
         struct rt_p *p = &rt.ps[i];
         if (rt_m_of(p) == rt.absent)
             continue;
-        rt_store_relaxed(&go_checkpoint_due, 1); /* first, as in sysmon.c */
-        rt_fetch_or_release(&p->attention, RT_P_LEAVE | RT_P_PREEMPT);
+        rt_store_relaxed(&go_checkpoint_due, 1);
+        rt_fetch_or_relaxed(&p->attention, RT_P_LEAVE | RT_P_PREEMPT);
         rt_idle_kick(p, rt_m_of(p));
         if (taking)
             take(p);

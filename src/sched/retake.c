@@ -98,12 +98,6 @@ static struct rt_m *take_spare(void) {
     return m;
 }
 
-static void put_back(struct rt_m *m) {
-    rt_lock(&spares.lock);
-    push(m);
-    rt_unlock(&spares.lock);
-}
-
 /* Nobody has needed m for a while; one spare stays, and all while Ps come, which may need them. */
 static bool leave(struct rt_m *m) {
     bool left = false;
@@ -186,7 +180,7 @@ uint32_t rt_spares_there(void) {
 uint32_t rt_spares_given_back(void) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < rt.nms; i++)
-        n += rt_load_acquire(&rt.ms[i].gone); /* pairs with worker_is_gone */
+        n += rt_load_relaxed(&rt.ms[i].gone); /* a count: free_place looks again */
     return n;
 }
 
@@ -242,18 +236,16 @@ static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
 }
 
 bool rt_retake(struct rt_p *p, uint64_t progress) {
-    struct rt_m *heir = take_spare();
-    if (!heir)
+    struct rt_m *m = rt_load_relaxed(&spares.list) ? rt_gate_try_p(p) : NULL;
+    if (!m)
         return false;
-    struct rt_m *m = rt_gate_try_p(p);
-    bool hogs = m && m->g && rt_progress_any(p) == progress;
-    if (hogs)
+    bool hogs = m->g && rt_progress_any(p) == progress;
+    struct rt_m *heir = hogs ? take_spare() : NULL;
+    if (heir)
         hand_over(p, m, heir);
-    else if (m)
+    else
         rt_gate_open(m);
-    if (!hogs)
-        put_back(heir);
-    return hogs;
+    return heir != NULL;
 }
 
 void rt_retake_own(const struct rt_m *m) {
@@ -329,8 +321,8 @@ int64_t rt_retake_look(struct rt_p *p, struct rt_hog *h, int64_t now) {
     if (now - h->since < HOG_NS || (rt.flags & GO_STRICT) || !waited_for(p, now))
         return INT64_MAX;
     if (h->warned == 0) {
-        rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
-        rt_fetch_or_release(&p->attention, RT_P_PREEMPT);
+        rt_store_relaxed(&go_checkpoint_due, 1);
+        rt_fetch_or_relaxed(&p->attention, RT_P_PREEMPT);
         h->warned = now;
         h->cpu = rt_sys_thread_cpu(rt_m_of(p)->thread);
         return GRACE_NS;

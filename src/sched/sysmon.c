@@ -93,8 +93,8 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *le
         if (help && now - seen->since >= SLOW_NS)
             rt_store_relaxed(&p->slow, ticks + 1);
         if (now - seen->since >= RT_SLICE_NS) {
-            rt_store_relaxed(&go_checkpoint_due, 1); /* first: who sees the bit finds it set */
-            rt_fetch_or_release(&p->attention, RT_P_PREEMPT);
+            rt_store_relaxed(&go_checkpoint_due, 1);
+            rt_fetch_or_relaxed(&p->attention, RT_P_PREEMPT);
         }
     }
     uint64_t progress = rt_progress_any(p);

@@ -207,6 +207,47 @@ static void first_ran_on_either(void) {
     model_assert(ran == 0x1);
 }
 
+/* ---- two come, of which one goes again; a thief looks at the one that stays ------------------ */
+
+static void two_spares_sleep(void) {
+    one_p_and_a_spare();
+    rt.procs_ever = 1;
+    rt.nms = rt.max_ms = 3;
+    ms[0].g = &gs[0]; /* computes */
+    for (unsigned i = 1; i <= 2; i++) {
+        ps[i] = (struct rt_p){0}; /* was never there */
+        ms[i].p = rt.nobody;
+        ms[i].gate = RT_GATE_SHUT;
+        ms[i].end = 1; /* or it would sleep here */
+        rt_spare_wait(&ms[i]);
+        ms[i].end = 0;
+    }
+    cpus = 3;
+}
+static void follow_up_and_down(void) {
+    model_assert(rt_procs_look(0) < 0 && go_procs() == 3);
+    cpus = 2;
+    while (rt_procs_look(0) >= 0)
+        model_wait_for_change();
+}
+static void who_has_p2_leaves(void) {
+    while (!(rt_load_relaxed(&ps[2].attention) & RT_P_LEAVE))
+        model_wait_for_change();
+    model_be(&ms[1]);
+    rt_gate_enter(&ms[1]);
+    rt_procs_leave(&ms[1]);
+}
+static void thief(void) {
+    for (uint32_t i = 1, procs = rt_procs(); i < procs; i++) {
+        struct rt_m *m = rt_gate_try_p(&ps[i]);
+        if (m)
+            rt_gate_open(m);
+    }
+}
+static void one_has_gone(void) {
+    model_assert(rt.procs == 2 && ps[1].m == &ms[2] && ps[2].m == &absent);
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -244,6 +285,12 @@ const struct model_case model_cases[] = {
      .init = p1_and_a_spare,
      .thread = {m1, m2, sysmon_twice},
      ENDS(first_ran_on_either),
+     .bound = 1,
+     .stale = 1},
+    {.name = "procs.up_and_down",
+     .init = two_spares_sleep,
+     .thread = {follow_up_and_down, who_has_p2_leaves, thief},
+     ENDS(one_has_gone),
      .bound = 1,
      .stale = 1},
     {0},
