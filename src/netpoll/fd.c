@@ -69,7 +69,7 @@ struct count {
 static struct count *counts;
 static size_t counts_bytes;
 static struct count foreign_count;
-static uint32_t foreign_parked; /* foreign threads that wait */
+static uint32_t foreign_parked; /* foreign threads that wait; who evicts them comes again */
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
@@ -216,10 +216,10 @@ static int let_close(struct rt_fd_op *op, int64_t own_deadline) {
 /* w is in the queue and the lock of s held; it is released. Back again w is off the queue. */
 static int park(struct rt_fd *s, struct rt_fd_waiter *w, int64_t deadline, enum rt_why why) {
     if (w->foreign)
-        rt_fetch_add(&foreign_parked, 1);
+        rt_fetch_add_relaxed(&foreign_parked, 1);
     int r = rt_park(w->g, &s->lock, RT_WAITING, deadline, why);
     if (w->foreign)
-        rt_fetch_sub(&foreign_parked, 1);
+        rt_fetch_sub_relaxed(&foreign_parked, 1);
     if (rt_unlikely(r != 0))
         dequeue(s, w);
     return r;
@@ -383,7 +383,7 @@ void rt_fd_kick(struct rt_m *m) {
 
 /* Lock held. Everything that is known of the descriptor is void. */
 static void reset(struct rt_fd *s, int fd, struct rt_glist *out) {
-    rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_begin */
+    rt_store_release(&s->gen, s->gen + 1); /* pairs with the acquire in rt_fd_find */
     claim(s, ~0u, false, -EBADF, out);
     rt_fd_engine->disarm(s, fd);
     rt_store_relaxed(&s->flags, 0);
@@ -494,7 +494,7 @@ static void evict(struct rt_fd *s, int fd, void *woken) {
 
 void rt_fd_evict_foreign(void) {
     struct rt_glist woken = {0};
-    if (rt_load_seq_cst(&foreign_parked) == 0)
+    if (rt_load_relaxed(&foreign_parked) == 0)
         return;
     rt_fd_each(evict, &woken);
     rt_ready_all(&woken);

@@ -95,7 +95,15 @@ enum { RT_FD_ALWAYS = 1 };
 extern const struct rt_fd_engine *rt_fd_engine;
 
 /* The table. Two levels, so that a slot's address never changes while the runtime runs. */
-enum { RT_FD_CHUNK_BITS = 12, RT_FD_CHUNK = 1 << RT_FD_CHUNK_BITS, RT_FD_CHUNKS = 1 << 14 };
+#ifndef RT_FD_TABLE_BITS /* tests/model has a smaller one */
+#define RT_FD_TABLE_BITS 14
+#define RT_FD_SLOT_BITS  12
+#endif
+enum {
+    RT_FD_CHUNK_BITS = RT_FD_SLOT_BITS,
+    RT_FD_CHUNK = 1 << RT_FD_CHUNK_BITS,
+    RT_FD_CHUNKS = 1 << RT_FD_TABLE_BITS,
+};
 extern struct rt_fd *rt_fd_chunks[RT_FD_CHUNKS];
 
 /* The slot of fd; NULL when its part of the table has never been needed, or fd is out of range. */
@@ -124,7 +132,9 @@ static inline int rt_fd_find(struct rt_fd_op *op, int fd) {
         if (err)
             return err;
     }
-    op->gen = rt_load_acquire(&op->slot->gen); /* pairs with the release in fd.c: reset */
+    /* Keeps the first try behind it: who finds the next file's gen never tries the old one. Pairs
+     * with the release in fd.c: reset. */
+    op->gen = rt_load_acquire(&op->slot->gen);
     return 0;
 }
 
@@ -147,7 +157,7 @@ int rt_fd_hold(struct rt_fd_op *op);
 static inline void rt_fd_let_go(struct rt_fd_op *op) {
     if (op->held) {
         op->held = false;
-        rt_fetch_sub(&op->slot->held, 1); /* the try, then this: see fd.c, settle */
+        rt_fetch_sub_release(&op->slot->held, 1); /* pairs with the acquire in fd.c: settle */
     }
 }
 
@@ -182,11 +192,12 @@ static inline void rt_fd_drained(struct rt_fd_op *op, int dir) {
 /* For a call that waits in the kernel unless there is something, on a descriptor that others may
  * read from, too: who asks poll(2) first and then makes it does so between these two, and only when
  * the first says true, or of two who were told that there is something one would wait, where no
- * close, cancel or stop reaches it. False: as -EAGAIN. Those of other processes are not kept out. A
+ * close, cancel or stop reaches it. False: as -EAGAIN, and nothing is missed by it: the wait asks
+ * the kernel, which tells again of what is there. Those of other processes are not kept out. A
  * close forgets who asks, since the next file of the number has nothing to do with it; the late
  * rt_fd_asked of that one may then let two in. */
 static inline bool rt_fd_ask(struct rt_fd_op *op) {
-    return rt_exchange(&op->slot->asking, 1) == 0;
+    return rt_exchange_acquire(&op->slot->asking, 1) == 0; /* pairs with rt_fd_asked */
 }
 static inline void rt_fd_asked(struct rt_fd_op *op) {
     rt_store_release(&op->slot->asking, 0); /* pairs with the exchange in rt_fd_ask */
@@ -246,7 +257,8 @@ void rt_fd_stop(void);
 uint64_t rt_fd_waits(void);
 /* Call fn for each slot that there is, unlocked. */
 void rt_fd_each(void (*fn)(struct rt_fd *s, int fd, void *arg), void *arg);
-/* Claim with -ECANCELED every foreign thread that waits on a descriptor: the runtime stops. */
+/* Claim with -ECANCELED every foreign thread that waits on a descriptor: the runtime stops. One may
+ * be missed that is just about to wait, so again and again until they have left. */
 void rt_fd_evict_foreign(void);
 
 #endif

@@ -332,7 +332,7 @@ int rt_spawn_at(void (*fn)(void *), void *arg, int64_t when, const char *name, s
 /* g was claimed: it has not started, and nobody else knows it. */
 static void undo_foreign(struct rt_g *g) {
     give_back(NULL, g);
-    rt_fetch_add(&rt.foreign_ended, 1);
+    rt_fetch_add_release(&rt.foreign_ended, 1); /* pairs with the acquire in rt_live */
 }
 
 bool rt_spawn_undo(struct rt_g *g, uint64_t seq) {

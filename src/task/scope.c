@@ -102,7 +102,7 @@ uint32_t rt_scope_pop(struct rt_g *g, go_scope *s) {
     if (s->rt_entered == RT_SCOPE_SHIELD)
         rt_store_relaxed(&g->shields, g->shields - 1);
     s->rt_entered = 0;
-    uint32_t state = rt_load_acquire(&s->rt_state); /* pairs with the or of a canceller */
+    uint32_t state = rt_load_relaxed(&s->rt_state); /* whoever cancels s has returned from that */
     if (rt_unlikely(state & RT_SCOPE_CANCELED))
         lower(g);
     return state;

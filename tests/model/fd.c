@@ -1,6 +1,6 @@
 /* fd.c - netpoll/fd.c, with foreign threads: no event is lost between a call that said -EAGAIN and
  * the wait; each is told once, as by epoll with EPOLLET; who waits on a descriptor that is closed
- * gets -EBADF, also when its number is somebody else's at once.
+ * gets -EBADF, also when its number is somebody else's at once; whoever waits is told of the stop.
  *
  * The kernel is two words: what can be read from the file, and which file the number means. The
  * engine that has been armed is asked nothing:
@@ -14,26 +14,27 @@
 
 #include <gort/scope.h>
 
-enum { FD = 3, SLOTS_BYTES = 512, FIRST = 1 /* gen of the file that is open at the start */ };
+enum {
+    FD = 3,
+    FIRST = 1, /* gen of the file that is open at the start */
+    NEXT = 3,  /* of the one that has its number then, after a close */
+};
 
 static uint32_t readable; /* in file 1 */
 static uint32_t file = 1; /* what FD means; 0: nothing */
+static int first_is_open = 1; /* plain: who holds the number uses it before the close does */
 static uint32_t nread, nclosed, ncanceled;
 static go_scope scope;
 static int reason;
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-/* Of a chunk of slots the first few are there. */
 void *rt_sys_map(size_t bytes) {
     static uint32_t mapped;
-    char *p = model_stack(rt_fetch_add_relaxed(&mapped, 1), SLOTS_BYTES);
-    model_assert(bytes > SLOTS_BYTES);
-    return memset(p, 0, SLOTS_BYTES);
+    return memset(model_stack(rt_fetch_add_relaxed(&mapped, 1), bytes), 0, bytes);
 }
 void rt_sys_unmap(void *p, size_t bytes) {
-    (void)bytes;
-    model_gone(p, SLOTS_BYTES);
+    model_gone(p, bytes);
 }
 int rt_sys_fd_ready(int fd, short events) {
     (void)fd, (void)events;
@@ -41,6 +42,7 @@ int rt_sys_fd_ready(int fd, short events) {
 }
 int rt_sys_close(int fd) {
     model_assert(fd == FD);
+    first_is_open = 0;
     rt_exchange(&file, 0);
     return 0;
 }
@@ -117,8 +119,11 @@ static int read_one(void) {
         r = -EAGAIN;
         if (rt_fd_fresh(&op, RT_IN)) {
             r = sys_read();
-            /* Who has waited on the first file reads from no other. */
-            model_assert(!op.held || op.gen != FIRST || r == 1 || r == -EAGAIN);
+            /* Who has waited on the first file reads from no other, and before it is closed; who
+             * takes itself for one that reads from the next one has not begun on the first. */
+            if (op.held && op.gen == FIRST)
+                model_assert(first_is_open && (r == 1 || r == -EAGAIN));
+            model_assert(op.gen != NEXT || r == 2);
             if (r == -EAGAIN)
                 rt_fd_drained(&op, RT_IN);
         }
@@ -188,6 +193,15 @@ static void cancel(void) {
     go_scope_cancel(&scope);
 }
 
+/* As the stop does it, while foreign threads are inside. */
+static void evict(void) {
+    reason = 1;
+    while (rt_load_relaxed(&nread) + rt_load_relaxed(&ncanceled) == 0) {
+        rt_fd_evict_foreign();
+        model_let_others();
+    }
+}
+
 /* ---- a call that first asks poll(2), on a descriptor that others may read from, too ---------- */
 
 static int transfers; /* plain: one after the other, or of two who were told one would wait */
@@ -225,6 +239,10 @@ static void other_is_open(void) {
     closed();
     model_assert(file == 2 && rt_fd_at(FD)->flags == RT_FD_OURS);
 }
+static void nothing_read(void) {
+    model_assert(ncanceled == 1);
+    nobody_waits();
+}
 static void read_or_not(void) {
     model_assert(nread + ncanceled == 1 && readable == ncanceled);
     nobody_waits();
@@ -247,5 +265,7 @@ const struct model_case model_cases[] = {
          open_another),
     CASE("ask", open_to_be_asked, not_asked_any_more, 3, ask_and_take, ask_and_take),
     CASE("cancel", open_in_scope, read_or_not, 2, read_or_canceled, write_byte, cancel),
+    CASE("evicted", open_file, nothing_read, 3, read_or_canceled, evict),
+    CASE("evicted_at_first_use", start, nothing_read, 3, read_or_canceled, evict),
     {0},
 };

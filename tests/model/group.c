@@ -32,6 +32,16 @@ static int works(void *arg) {
     work[(intptr_t)arg] = 1;
     return 0;
 }
+/* In a scope of its own, whose cancel does not hide that of the group. */
+static int leaves_a_scope(void *arg) {
+    go_scope inner;
+    go_scope_enter(&inner, GO_FOREVER);
+    go_scope_cancel(&inner);
+    model_assert(go_scope_leave(&inner) == -ECANCELED);
+    if (go_canceled() == -ECANCELED)
+        model_assert(reason == 1);
+    return works(arg);
+}
 static int fails(void *arg) {
     works(arg);
     reason = 1;
@@ -85,6 +95,14 @@ static void owns_and_cancels(void) {
     wait_for(1, -ECANCELED);
 }
 
+static void owns_one_in_a_scope(void) {
+    go_group_enter(&group, GO_FOREVER);
+    spawn(0, leaves_a_scope);
+    reason = 1;
+    go_group_cancel(&group);
+    wait_for(1, -ECANCELED);
+}
+
 static void owns_a_late_one(void) {
     go_group_enter(&group, GO_FOREVER);
     reason = 1;
@@ -118,6 +136,7 @@ const struct model_case model_cases[] = {
     CASE("two", one_p, 1, 1, owns_two, m0),
     CASE("fails", one_p, 1, 1, owns_one_that_fails, m0),
     CASE("canceled", one_p, 1, 1, owns_and_cancels, m0),
+    CASE("leaves_a_scope", one_p, 1, 1, owns_one_in_a_scope, m0),
     CASE("born_canceled", one_p, 1, 1, owns_a_late_one, m0),
     CASE("outer_canceled", in_scope, 1, 1, owns_one_that_waits, m0, cancel_scope),
     {0},

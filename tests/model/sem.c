@@ -85,6 +85,23 @@ static void sysmon(void) {
     rt_sem_answer_all();
 }
 
+/* What an earlier handler has asked still stands when the waiter comes, because a release was
+ * quicker to hand that unit on. So the next one may be found before its handler has asked. */
+static uint32_t asked;
+
+static void asked_acquire_and_free(void) {
+    rt_store_relaxed(&object.sem.rt_count, UINT32_C(1) << 31); /* somebody waits */
+    go_sem_release_sig(&object.sem);
+    rt_store_relaxed(&object.sem.rt_count, 0);
+    rt_store_release(&asked, 1);
+    acquire_and_free();
+}
+static void asked_release_sig(void) {
+    while (rt_load_acquire(&asked) == 0)
+        model_wait_for_change();
+    release_sig();
+}
+
 /* ---- a unit as a lock ------------------------------------------------------------------------ */
 
 static int inside; /* plain */
@@ -180,6 +197,7 @@ const struct model_case model_cases[] = {
     CASE("lock", one, as_lock, 1, 1, lock, lock, lock),
     CASE("try", one, two_taken, 2, 1, try_acquire, acquire, release),
     CASE("sig_freed", none, one_taken, 3, 2, acquire_and_free, release_sig),
+    CASE("sig_counted", none, one_taken, 2, 1, asked_acquire_and_free, asked_release_sig, sysmon),
     CASE("sig_twice", none, two_taken, 2, 1, acquire_two, release_sig_twice),
     CASE("sig_two", none, two_of_two, 1, 1, acquire, acquire, release_sig_twice),
     CASE("sig_lock", one, as_lock, 1, 1, lock_sig, lock, lock_sig),

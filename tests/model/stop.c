@@ -100,6 +100,18 @@ static void task_runs(void) {
     rt.ms[0].g = NULL;
     model_be(NULL);
 }
+
+static struct rt_g *later; /* it waits for its first run */
+static uint64_t later_seq;
+
+static void spawn_later(void) {
+    model_assert(rt_spawn_at(end, NULL, GO_FOREVER, NULL, &later, &later_seq) == 0);
+}
+static void for_later(void) {
+    machine(1);
+    spawn_later();
+}
+
 static void nobody(void) {
     prepare(1, NULL);
 }
@@ -123,14 +135,14 @@ static void stop(void) {
 /* A join may be under way when the stop begins, but must not begin after it. */
 static uint32_t joined;
 static void stop_during_join(void) {
-    while (rt_load_relaxed(&rt.foreign) == 0 && rt_load_relaxed(&joined) == 0)
+    while (rt_load_relaxed(&rt.foreign) == 0 && rt_load_acquire(&joined) == 0)
         model_wait_for_change();
     stop();
 }
 static void join(void) {
     void *result = NULL;
     model_assert(go_task_join(task, &result) == 0 && result == &ran);
-    rt_store_relaxed(&joined, 1);
+    rt_store_release(&joined, 1);
 }
 static void set(void) {
     event_set(&event);
@@ -139,6 +151,31 @@ static void spawn(void) {
     int err = go_spawn(end, NULL);
     model_assert(err == 0 || err == -ESHUTDOWN || err == -ENXIO);
     rt_fetch_add_relaxed(&refused, err != 0);
+}
+
+/* Before it begins, unless the stop was quicker. */
+static void take_back(void) {
+    if (rt_foreign_enter() != 0)
+        return;
+    rt_fetch_add_relaxed(&refused, rt_spawn_undo(later, later_seq));
+    rt_foreign_leave();
+}
+/* The same by two threads. */
+static uint32_t spawned_later;
+
+static void spawn_and_tell(void) {
+    spawn_later();
+    rt_store_release(&spawned_later, 1);
+}
+static void take_back_when_told(void) {
+    while (rt_load_acquire(&spawned_later) == 0)
+        model_wait_for_change();
+    take_back();
+}
+/* One lives, who was there before. */
+static void count(void) {
+    uint64_t spawned, ended, n = rt_live(&spawned, &ended);
+    model_assert(n >= 1 && n <= 2 && n == spawned - ended);
 }
 
 /* As a close does beside the stop: it waits for nothing, and touches what the stop takes down. */
@@ -227,6 +264,10 @@ static void started_again(void) {
     model_assert(stopped == 1);
     started();
 }
+static void one_lives(void) {
+    uint64_t spawned, ended;
+    model_assert(rt_live(&spawned, &ended) == 1 && refused == 1);
+}
 static void none_ended(void) {
     ended(0);
 }
@@ -245,6 +286,8 @@ const struct model_case model_cases[] = {
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
     CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
+    CASE("taken_back", for_later, one_ended, 1, 2, stop, m0, take_back),
+    CASE("count", waiter, one_lives, 2, 2, count, spawn_and_tell, take_back_when_told),
     CASE("close", nobody, none_ended, 2, 2, stop, m0, close_one),
     CASE("two_stops", nobody, none_ended, 2, 2, try_to_stop, m0, try_to_stop),
     RESTING("start_again", nobody, started_again, started_again, 1, 2, stop, m0, start_again, t1),
