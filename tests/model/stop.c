@@ -10,6 +10,7 @@
 #include "base/sys.h"
 #include "sched/env.h"
 #include "sched/g.h"
+#include "sched/poller.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/start.h"
@@ -113,6 +114,42 @@ static void nobody(void) {
 static void waiter(void) {
     prepare(1, wait_and_end);
 }
+/* Its M sleeps in an engine, as far as C11 knows: a system call ends that, which orders nothing. */
+static uint32_t bell;
+static void engine_wake(struct rt_m *m) {
+    model_assert(m->poller == NULL);
+    rt_store_relaxed(&bell, 1);
+}
+static void engine_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
+    (void)m, (void)timeout_ns, (void)ready;
+    while (rt_load_relaxed(&bell) == 0)
+        model_wait_for_change();
+    rt_store_relaxed(&bell, 0);
+}
+static void engine_sleep_undo(struct rt_m *m) {
+    (void)m;
+}
+static enum rt_sleep_mode engine_sleep_mode(struct rt_m *m) {
+    (void)m;
+    return RT_SLEEP_POLLER;
+}
+static bool engine_pending(struct rt_m *m) {
+    (void)m;
+    return false;
+}
+static void engine_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
+    (void)m, (void)hungry, (void)ready;
+}
+static const struct rt_poller engine = {.pending = engine_pending,
+                                        .poll = engine_poll,
+                                        .sleep_mode = engine_sleep_mode,
+                                        .sleep_undo = engine_sleep_undo,
+                                        .sleep = engine_sleep,
+                                        .wake = engine_wake};
+static void waiter_and_engine(void) {
+    waiter();
+    rt_poller = &engine;
+}
 static void spawner(void) {
     prepare(1, spawn_and_end);
 }
@@ -201,6 +238,7 @@ const struct model_case model_cases[] = {
     CASE("idle", nobody, none_ended, 3, 2, stop, m0),
     CASE("waiter", waiter, one_ended, 2, 2, stop, m0),
     CASE("waiter_woken", waiter, one_ended, 1, 2, stop, m0, set),
+    CASE("woken_in_engine", waiter_and_engine, one_ended, 1, 2, stop, m0, set),
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
     CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
