@@ -10,7 +10,8 @@
  * come up, and swept when they may be more than a quarter of the heap.
  *
  * An entry may fire in any P, on another core than the one where its G is just about to park:
- *   fire: timer_when = none (exchange);      park: clear ATT_TIMER; read timer_when: enough, or arm
+ *   fire: timer_when = none (exchange);      park: ATT_TIMER: clear it and arm, else
+ *                                                  read timer_when: enough, or arm
  *         word WAITING? claim, or set again        ... word = WAITING; full fence; read attention:
  *         else set ATT_TIMER, look once more           ATT_TIMER -> rt_timer_missed
  * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or
@@ -131,15 +132,19 @@ static void start(struct rt_p *p, struct rt_g *g, int64_t when) {
     insert(p, g, when);
 }
 
+/* With the bit it relies on no entry that is there: one is gone. The exchange behind the clearing
+ * comes after that fire's. */
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
-    if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER) /* pairs with the bit's maker in fire, */
-        rt_fetch_and_acquire(&g->attention, ~(uint32_t)RT_ATT_TIMER); /* whose entry is gone */
-    if (rt_load_seq_cst(&g->timer_when) <= when)
+    bool missed = rt_load_relaxed(&g->attention) & RT_ATT_TIMER;
+    if (!missed && rt_load_seq_cst(&g->timer_when) <= when)
         return 0;
     int err = reserve(p);
-    if (err == 0)
-        start(p, g, when);
-    return err;
+    if (err)
+        return err;
+    if (missed)
+        rt_fetch_and_relaxed(&g->attention, ~(uint32_t)RT_ATT_TIMER);
+    start(p, g, when);
+    return 0;
 }
 
 /* It does not rely on an entry that is there: a record off the free list may have one, in any heap,
