@@ -243,9 +243,9 @@ void rt_ready(struct rt_g *g) {
         thread_ready(g);
         return;
     }
-    rt_fetch_add(&rt.foreign, 1); /* until g runs it holds the runtime; then this does */
+    rt_fetch_add_relaxed(&rt.foreign, 1); /* until g runs it holds the runtime; then this does */
     ready_anywhere(g);
-    rt_fetch_sub(&rt.foreign, 1);
+    rt_fetch_sub_release(&rt.foreign, 1); /* pairs with the looks in stop */
 }
 
 void rt_ready_all_in(struct rt_m *m, struct rt_glist *l) {

@@ -10,7 +10,8 @@
  * come up, and swept when they may be more than a quarter of the heap.
  *
  * An entry may fire in any P, on another core than the one where its G is just about to park:
- *   fire: timer_when = none (exchange);      park: clear ATT_TIMER; read timer_when: enough, or arm
+ *   fire: timer_when = none (exchange);      park: ATT_TIMER: clear it and arm, else
+ *                                                  read timer_when: enough, or arm
  *         word WAITING? claim, or set again        ... word = WAITING; full fence; read attention:
  *         else set ATT_TIMER, look once more           ATT_TIMER -> rt_timer_missed
  * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or
@@ -121,22 +122,28 @@ static void count_dead(struct rt_g *g) {
 
 /* ---- arming and firing ----------------------------------------------------------------------- */
 
-int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
-    if (rt_load_relaxed(&g->attention) & RT_ATT_TIMER)
-        rt_fetch_and(&g->attention, ~(uint32_t)RT_ATT_TIMER);
-    int64_t seen = rt_load_seq_cst(&g->timer_when);
-    int err = seen > when ? reserve(p) : 0;
-    if (err)
-        return err;
-    do {
-        if (seen <= when)
-            return 0;
-    } while (!rt_cas(&g->timer_when, &seen, when));
-    if (seen != INT64_MAX)
-        count_dead(g);
+/* First the generation, then timer_when, which hands it on: whoever sets an entry again that comes
+ * after this one makes a live one. */
+static void start(struct rt_p *p, struct rt_g *g, int64_t when) {
     rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
+    if (rt_exchange_release(&g->timer_when, when) != INT64_MAX) /* pairs with the CAS in expire */
+        count_dead(g);
     g->touched |= RT_TOUCHED_TIMER;
     insert(p, g, when);
+}
+
+/* With the bit it relies on no entry that is there: one is gone. The exchange behind the clearing
+ * comes after that fire's. */
+int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
+    bool missed = rt_load_relaxed(&g->attention) & RT_ATT_TIMER;
+    if (!missed && rt_load_seq_cst(&g->timer_when) <= when)
+        return 0;
+    int err = reserve(p);
+    if (err)
+        return err;
+    if (missed)
+        rt_fetch_and_relaxed(&g->attention, ~(uint32_t)RT_ATT_TIMER);
+    start(p, g, when);
     return 0;
 }
 
@@ -145,14 +152,9 @@ int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
  * may set timer_when once more, and insert a second live one; the first is here all the same. */
 int rt_timer_start_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     int err = reserve(p);
-    if (err)
-        return err;
-    rt_store_relaxed(&g->timer_gen, g->timer_gen + 1);
-    if (rt_exchange(&g->timer_when, when) != INT64_MAX)
-        count_dead(g);
-    g->touched |= RT_TOUCHED_TIMER;
-    insert(p, g, when);
-    return 0;
+    if (err == 0)
+        start(p, g, when);
+    return err;
 }
 
 /* The gate of nobody's P is a plain lock: its M is always outside. Those who hold it wait for
@@ -195,7 +197,7 @@ static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
     if (reserve(p) != 0)
         return rt_claim(g, seq, -ENOMEM); /* better an error than a wait for ever */
     int64_t none = INT64_MAX;
-    if (rt_cas(&g->timer_when, &none, deadline))
+    if (rt_cas_acquire(&g->timer_when, &none, deadline)) /* pairs with who has made a generation */
         insert(p, g, deadline);
     return false;
 }

@@ -132,6 +132,15 @@ static void thread_late_in_scope(void) {
     thread_waits();
 }
 
+/* Before the first start, which finds out meanwhile that membarrier works. */
+static void thread_before_start(void) {
+    thread_in_scope();
+    rt_asymmetric = false;
+}
+static void start(void) {
+    rt_store_relaxed(&rt_asymmetric, true);
+}
+
 static void m0(void) {
     machine_run(0);
 }
@@ -193,6 +202,7 @@ const struct model_case model_cases[] = {
     CASE("thread_cancel_stays", thread_in_scope_twice, all_returned, 2, foreign, set, cancel),
     CASE("thread_late", thread_late, all_returned, 3, foreign, set),
     CASE("thread_late_or_cancel", thread_late_in_scope, all_returned, 2, foreign, set, cancel),
+    CASE("thread_cancel_at_start", thread_before_start, all_returned, 2, foreign, cancel, start),
     CASE("two_ms", two_ms, all_woken, 3, m0, m1),
     {0},
 };

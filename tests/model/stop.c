@@ -24,7 +24,7 @@ static struct event event;
 static uint32_t ran, refused; /* Gs that have come to their end; spawns that were refused */
 static uint32_t stopped;
 static int reason; /* plain: what was done before the stop */
-static bool engine = true; /* plain: it is there */
+static bool engine_is_there = true; /* plain */
 
 /* ---- a runtime that runs --------------------------------------------------------------------- */
 
@@ -118,6 +118,35 @@ static void nobody(void) {
 static void waiter(void) {
     prepare(1, wait_and_end);
 }
+/* Its M sleeps in an engine, as far as C11 knows: a system call ends that, which orders nothing. */
+static uint32_t bell;
+static void engine_wake(struct rt_m *m) {
+    model_assert(m->poller == NULL);
+    rt_store_relaxed(&bell, 1);
+}
+static void engine_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {
+    (void)m, (void)timeout_ns, (void)ready;
+    while (rt_load_relaxed(&bell) == 0)
+        model_wait_for_change();
+    rt_store_relaxed(&bell, 0);
+}
+static void engine_sleep_undo(struct rt_m *m) {
+    (void)m;
+}
+static enum rt_sleep_mode engine_sleep_mode(struct rt_m *m) {
+    (void)m;
+    return RT_SLEEP_POLLER;
+}
+static const struct rt_poller engine = {.pending = polls_pending,
+                                        .poll = polls_poll,
+                                        .sleep_mode = engine_sleep_mode,
+                                        .sleep_undo = engine_sleep_undo,
+                                        .sleep = engine_sleep,
+                                        .wake = engine_wake};
+static void waiter_and_engine(void) {
+    waiter();
+    rt_poller = &engine;
+}
 static void spawner(void) {
     prepare(1, spawn_and_end);
 }
@@ -182,7 +211,7 @@ static void count(void) {
 static void close_one(void) {
     if (rt_foreign_enter_to_close() != 0)
         return;
-    model_assert(engine && rt_load_relaxed(&rt.ps[0].m) == &rt.ms[0]);
+    model_assert(engine_is_there && rt_load_relaxed(&rt.ps[0].m) == &rt.ms[0]);
     rt_foreign_leave();
 }
 /* Two stops at once: one of them does it. */
@@ -249,7 +278,7 @@ static void two_ended(void) {
 static void not_started(void) {
     machine_with_stacks(1);
     rt = (struct rt_sched){.procs = 2}; /* of an earlier one */
-    engine = false;
+    engine_is_there = false;
     procs_to_start = 1;
     model_ignore(&rt_tls_m, sizeof rt_tls_m); /* each thread has its own */
 }
@@ -283,6 +312,7 @@ const struct model_case model_cases[] = {
     CASE("idle", nobody, none_ended, 3, 2, stop, m0),
     CASE("waiter", waiter, one_ended, 2, 2, stop, m0),
     CASE("waiter_woken", waiter, one_ended, 1, 2, stop, m0, set),
+    CASE("woken_in_engine", waiter_and_engine, one_ended, 1, 2, stop, m0, set),
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
     CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
@@ -331,12 +361,12 @@ bool rt_sys_membarrier_register(void) {
 }
 int rt_poller_start(const char *name, unsigned procs) {
     (void)name;
-    engine = true;
+    engine_is_there = true;
     rt_poller = procs > 1 ? &engine_of_parts : NULL;
     return 0;
 }
 void rt_poller_stop(void) {
-    engine = false;
+    engine_is_there = false;
 }
 void rt_poller_evict(void) {
 }

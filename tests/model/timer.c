@@ -145,7 +145,6 @@ static void start(void *arg) {
     (void)arg;
     model_assert(rt_sys_now() >= starts_at);
     rt_fetch_add_relaxed(&started, 1);
-    model_exit();
 }
 static void m0_spawns_later(void) {
     struct rt_g *g, *record = ps[0].gfree;
@@ -154,7 +153,8 @@ static void m0_spawns_later(void) {
     model_assert(rt_spawn_at(start, NULL, starts_at, NULL, &g, &seq) == 0 && g == record);
     machine_run(0);
 }
-/* From a foreign thread, and due: it may fire before it waits. */
+/* From a foreign thread, and due: it may fire before it waits, and end with what came behind the
+ * entry. */
 static void due_at_once(void) {
     model_clock = NOW;
     starts_at = NOW;
@@ -164,10 +164,103 @@ static void due_at_once(void) {
 static void foreign_spawns_later(void) {
     struct rt_g *g;
     uint64_t seq;
-    model_assert(rt_spawn_at(start, NULL, starts_at, NULL, &g, &seq) == 0);
+    model_assert(rt_spawn_at(start, NULL, starts_at, "late", &g, &seq) == 0);
 }
 static void has_started(void) {
     model_assert(started == 1);
+}
+
+/* ---- the entries alone -----------------------------------------------------------------------
+ *
+ * Thread 0 has the G, whose wait with sequence number 1 is on when the case begins, and parks it
+ * again as rt_park does; the others fire what is due in their own heaps, on other Ms. In the end,
+ * when nobody is at it any more, a wait that goes on has an entry that fires in time. */
+static struct rt_g *const record = &gs[0];
+static const int64_t LATER = NOW + 1000, LATEST = NOW + 2000;
+
+static void waits_with_due_entry(int64_t deadline) {
+    machine_init(3);
+    model_clock = NOW;
+    model_assert(rt_timer_arm_owner(&ps[1], record, NOW) == 0);
+    record->wait_deadline = deadline;
+    record->wait = RT_WAIT_WORD(1, RT_WAITING);
+}
+static void is_late(void) {
+    waits_with_due_entry(NOW);
+}
+static void has_time(void) {
+    waits_with_due_entry(LATER);
+}
+/* The second is of a fire that found the first one's generation when it set its own again. */
+static void has_two_entries(void) {
+    has_time();
+    model_clock = NOW - 1;
+    record->timer_when = INT64_MAX;
+    record->wait_deadline = NOW;
+    model_assert(!rt_timer_missed(&ps[2], record, 1));
+    model_clock = NOW;
+    record->wait_deadline = LATER;
+}
+
+static void park_until(int64_t deadline) {
+    uint64_t seq = rt_park_seq(record);
+    rt_store_relaxed(&record->wait_deadline, deadline);
+    model_assert(rt_timer_arm_owner(&ps[0], record, deadline) == 0);
+    rt_store_release(&record->wait, RT_WAIT_WORD(seq, RT_WAITING));
+    rt_fence_full();
+    if (rt_load_relaxed(&record->attention) & RT_ATT_TIMER)
+        rt_timer_missed(&ps[0], record, seq);
+}
+static void inside(unsigned i) {
+    machine_be(i, NULL);
+    rt_gate_enter(&ms[i]);
+}
+static void claimed(void) {
+    inside(0);
+    if (rt_claim(record, 1, 0))
+        park_until(LATER);
+}
+static void canceled(void) {
+    inside(0);
+    rt_fetch_or_release(&record->attention, RT_ATT_STOP);
+    if (rt_cancel_claim(record))
+        park_until(LATER);
+}
+/* An entry of its own, which is not late, between. */
+static void claimed_twice(void) {
+    inside(0);
+    if (!rt_claim(record, 1, 0))
+        return;
+    park_until(LATEST);
+    if (rt_claim(record, 2, 0))
+        park_until(LATER);
+}
+/* It ends, and its record is used again. */
+static void ended(void) {
+    inside(0);
+    if (!rt_claim(record, 1, 0))
+        return;
+    rt_timer_forget(record);
+    park_until(LATER);
+}
+static void fires(unsigned i) {
+    struct rt_glist ready = {0};
+    inside(i);
+    rt_timer_run(&ps[i], &ps[i], NOW, &ready, 1);
+}
+static void m1_fires(void) {
+    fires(1);
+}
+static void m2_fires(void) {
+    fires(2);
+}
+
+static void has_an_entry(void) {
+    bool found = RT_WAIT_STATE(record->wait) != RT_WAITING;
+    for (const struct rt_p *p = ps; p < ps + PROCS; p++)
+        for (const struct rt_timer *t = p->timers; t < p->timers + p->ntimers; t++)
+            found |= t->gen == record->timer_gen && t->when <= record->wait_deadline;
+    model_assert(found);
 }
 
 /* A wait without a deadline may have used up the event before it, and goes on. */
@@ -197,5 +290,9 @@ const struct model_case model_cases[] = {
     CASE("ended_then_for_ever", ended_for_ever, 2, 1, m0_ends_and_spawns, m1),
     CHECKED("start_later", entry_of_a_free_record, has_started, 1, 2, m0_spawns_later, m1),
     CHECKED("start_at_once", due_at_once, has_started, 2, 2, foreign_spawns_later, m0),
+    CHECKED("claimed", is_late, has_an_entry, 2, 2, claimed, m1_fires),
+    CHECKED("canceled", is_late, has_an_entry, 2, 2, canceled, m1_fires),
+    CHECKED("record_ended", has_time, has_an_entry, 2, 2, ended, m1_fires),
+    CHECKED("two_entries", has_two_entries, has_an_entry, 2, 2, claimed_twice, m1_fires, m2_fires),
     {0},
 };

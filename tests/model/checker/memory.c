@@ -393,10 +393,10 @@ void model_fence(struct model_site *s) {
     if (s->order == MODEL_FENCE_NONE)
         return;
     explore_point(0, false);
-    if (s->order == MODEL_FENCE_LIGHT)
-        light_fence(C->cur);
-    else if (s->order == MODEL_FENCE_FULL)
+    if (s->order == MODEL_FENCE_FULL || !rt_asymmetric)
         memory_full_fence();
+    else if (s->order == MODEL_FENCE_LIGHT)
+        light_fence(C->cur);
     else
         heavy_fence(C->cur);
     report_step(s, " ");
