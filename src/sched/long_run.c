@@ -13,6 +13,7 @@
 #include "sched/gate.h"
 #include "sched/retake.h"
 #include "sched/spawn.h"
+#include "sched/start.h"
 
 #include <string.h>
 
@@ -37,6 +38,11 @@ int go_on_long_run(void (*hook)(const struct go_long_run *, void *), void *arg) 
     rt_store_relaxed(&lr.wanted, hook != NULL);
     rt_unlock(&lr.lock);
     return 0;
+}
+
+/* Another thread may have been in go_on_long_run. */
+void rt_long_run_fork_child(void) {
+    rt_store_relaxed(&lr.lock, 0);
 }
 
 bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {

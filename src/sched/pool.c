@@ -360,6 +360,11 @@ bool rt_pool_is_ours(void) {
     return found;
 }
 
+/* Another thread may have been asking whether it is one of the pool. */
+void rt_pool_fork_child(void) {
+    rt_store_relaxed(&pool.lock, 0);
+}
+
 void rt_pool_start(void) {
     rt_lock(&pool.lock);
     pool.threads = pool.queued = pool.running = pool.orphans = pool.coming = 0;

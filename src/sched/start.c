@@ -236,6 +236,8 @@ static void fork_child(void) {
         return;
     }
     rt_share_fork_child();
+    rt_pool_fork_child();
+    rt_long_run_fork_child();
     rt_store_relaxed(&rt.foreign, 0);
     registered = false;
 }

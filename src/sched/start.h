@@ -31,10 +31,12 @@ uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
 
 /* In a forked child: the locks of waiting objects start anew (src/sync/lot.c), that of the list of
  * locals (src/task/local.c), and, when no runtime was there, the count of who shares one
- * (share.c). */
+ * (share.c), and what others may have held outside of one (pool.c, long_run.c). */
 void rt_lot_fork_child(void);
 void rt_local_fork_child(void);
 void rt_share_fork_child(void);
+void rt_pool_fork_child(void);
+void rt_long_run_fork_child(void);
 
 /* Nobody runs: is the mutex whose lock this is held by the green thread of that id?
  * src/sync/mutex.c. */

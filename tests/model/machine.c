@@ -323,3 +323,7 @@ WEAK void rt_local_fork_child(void) {
 }
 WEAK void rt_share_fork_child(void) {
 }
+WEAK void rt_pool_fork_child(void) {
+}
+WEAK void rt_long_run_fork_child(void) {
+}
