@@ -66,10 +66,10 @@
 #error "gort runs on x86-64 and aarch64"
 #endif
 
-extern bool rt_asymmetric; /* membarrier works; set once before the first worker starts */
+extern bool rt_asymmetric; /* membarrier works; set before the first worker starts; relaxed */
 
 static inline void rt_fence_light(void) {
-    if (rt_unlikely(!rt_asymmetric))
+    if (rt_unlikely(!rt_load_relaxed(&rt_asymmetric)))
         rt_fence_full();
     __asm__ __volatile__("" ::: "memory");
 }

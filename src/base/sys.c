@@ -31,7 +31,7 @@
 bool rt_asymmetric;
 
 void rt_fence_heavy(void) {
-    if (rt_asymmetric)
+    if (rt_load_relaxed(&rt_asymmetric))
         rt_sys_membarrier();
     else
         rt_fence_full();

@@ -256,7 +256,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     if (rt_tls_m || !rt_cas_acquire(&rt.state, &state, RT_STARTING)) /* with go_stop's release */
         return state == RT_FORKED ? -ENXIO : -EALREADY;
     if (!registered)
-        rt_asymmetric = rt_sys_membarrier_register();
+        rt_store_relaxed(&rt_asymmetric, rt_sys_membarrier_register());
     registered = true;
     const char *netpoll;
     int err = settings(opt, env, &netpoll);

@@ -133,10 +133,12 @@ static void start(struct rt_p *p, struct rt_g *g, int64_t when) {
 }
 
 /* With the bit it relies on no entry that is there: one is gone. The exchange behind the clearing
- * comes after that fire's. */
+ * comes after that fire's. Nor does a first park: what there is belongs to the G before, and its
+ * fire may have set the bit just before the spawn's store to the attention word came. */
 int rt_timer_arm_owner(struct rt_p *p, struct rt_g *g, int64_t when) {
     bool missed = rt_load_relaxed(&g->attention) & RT_ATT_TIMER;
-    if (!missed && rt_load_seq_cst(&g->timer_when) <= when)
+    bool own = (g->touched & RT_TOUCHED_TIMER) && !missed;
+    if (own && rt_load_seq_cst(&g->timer_when) <= when)
         return 0;
     int err = reserve(p);
     if (err)
