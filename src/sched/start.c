@@ -501,7 +501,8 @@ static void run_first(void *arg) {
 }
 
 void rt_start_deadlock(void) {
-    if (rt_load_acquire(&run.done) == 0 && live() != 0 && rt_exchange(&rt.deadlocked, 1) == 0)
+    if (rt_load_relaxed(&run.done) == 0 && live() != 0 &&
+        rt_exchange_relaxed(&rt.deadlocked, 1) == 0)
         run_done();
 }
 

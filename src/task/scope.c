@@ -138,7 +138,7 @@ void go_scope_cancel(go_scope *s) {
 static void mark_late(struct rt_g *g, int64_t now) {
     for (go_scope *s = g->scope; s; s = s->rt_parent) {
         if (s->rt_deadline <= now && !(rt_load_relaxed(&s->rt_state) & RT_SCOPE_LATE))
-            rt_fetch_or(&s->rt_state, RT_SCOPE_LATE);
+            rt_fetch_or_relaxed(&s->rt_state, RT_SCOPE_LATE); /* for us, or who waits for us */
         if (s->rt_entered == RT_SCOPE_SHIELD)
             return;
     }

@@ -188,7 +188,7 @@ WEAK void rt_stack_trim_owner(struct rt_p *p) {
 WEAK uint32_t rt_sysmon_asleep = 1;
 WEAK void rt_sysmon_wake_slow(void) {
     static unsigned rounds[PROCS];
-    if (++rounds[rt_m()->index] > 1)
+    if (rt_m() && ++rounds[rt_m()->index] > 1)
         model_let_others();
 }
 WEAK void rt_sysmon_call_sig(void) {

@@ -12,6 +12,7 @@
 #include "base/chaos.h"
 #include "sched/env.h"
 #include "sched/g.h"
+#include "sched/retake.h"
 #include "sched/spawn.h"
 #include "sched/stack.h"
 #include "sched/start.h"
@@ -23,6 +24,7 @@
 static struct event event;
 static uint32_t ran, refused; /* Gs that have come to their end; spawns that were refused */
 static uint32_t stopped;
+static uint32_t stacks_made;
 static int reason; /* plain: what was done before the stop */
 static bool engine_is_there = true; /* plain */
 
@@ -280,8 +282,80 @@ static void not_started(void) {
     rt = (struct rt_sched){.procs = 2}; /* of an earlier one */
     engine_is_there = false;
     procs_to_start = 1;
+    rt_spare_keep_ns = -1; /* a time-out here and there is more than can be explored */
     model_ignore(&rt_tls_m, sizeof rt_tls_m); /* each thread has its own */
 }
+/* By an environment that asks for one P: that makes two threads, of which one is a spare. */
+static void run_one(void *arg) {
+    model_assert(arg == &ran);
+    reason = 1;
+    end(arg);
+}
+static void run_to_its_end(void) {
+    model_assert(go_run(run_one, &ran) == 0 && reason == 1);
+    stopped = 1;
+}
+static uint32_t some_lock;
+static struct rt_g *parker;
+static uint32_t sysmon_is_there;
+static void park_for_ever(void *arg) {
+    rt_store_relaxed(&parker, rt_self());
+    rt_lock(&some_lock);
+    int r = rt_park(rt_self(), &some_lock, RT_WAITING, GO_FOREVER, RT_WHY_MUTEX);
+    model_assert(r == -ECANCELED);
+    end(arg);
+}
+static void run_into_deadlock(void) {
+    model_assert(go_run(park_for_ever, NULL) == -EDEADLK);
+    stopped = 1;
+}
+/* As sysmon, which finds that nobody will wake it. */
+static void find_deadlock(void) {
+    struct rt_g *g;
+    while (rt_load_acquire(&sysmon_is_there) == 0)
+        model_wait_for_change();
+    while ((g = rt_load_relaxed(&parker)) == NULL)
+        model_wait_for_change();
+    while (RT_WAIT_STATE(rt_load_relaxed(&g->wait)) != RT_WAITING)
+        model_wait_for_change();
+    do
+        rt_start_deadlock(); /* as at each tick: the first may not see the spawn yet */
+    while (rt_load_relaxed(&rt.deadlocked) == 0);
+}
+
+/* Libraries that share one, with who started it or did not come first. */
+static void start_or_late(void) {
+    int err = go_start(NULL);
+    model_assert(err == 0 || err == -EALREADY);
+}
+static void join_in(void) {
+    model_assert(go_acquire() == 0 && rt.ps && rt.ms && engine_is_there);
+}
+static uint32_t has_joined;
+static void join_in_and_leave(void) {
+    join_in();
+    rt_store_relaxed(&has_joined, 1);
+    model_assert(go_release(GO_FOREVER) == 0);
+    stopped = 1;
+}
+static void spawn_when_joined(void) {
+    while (rt_load_relaxed(&has_joined) == 0)
+        model_wait_for_change();
+    spawn();
+}
+
+/* One start fails, and leaves what the next one finds. */
+static void start_with_bad_options(void) {
+    struct go_options o = GO_OPTIONS_INIT;
+    o.max_threads = o.procs = 1;
+    int err = go_start(&o);
+    model_assert(err == -EINVAL || err == -EALREADY);
+}
+static void start_at_last(void) {
+    while (start_one() == -EALREADY)
+        model_wait_for_change();
+}
+
 static void not_started_two(void) {
     not_started();
     procs_to_start = 2;
@@ -289,6 +363,25 @@ static void not_started_two(void) {
 static void started(void) {
     model_assert(rt.state == RT_RUNNING && rt.ms[0].p == &rt.ps[0] && rt.foreign == 0);
 }
+/* Or late, when threads run already. */
+static bool sysmon_is_refused;
+static uint32_t nfailed;
+static void start_one_of_two(void) {
+    int err;
+    while ((err = start_one()) == -EALREADY)
+        model_wait_for_change();
+    model_assert(err == 0 || err == -EAGAIN);
+    rt_fetch_add_relaxed(&nfailed, err != 0);
+}
+static void sysmon_is_refused_once(void) {
+    not_started();
+    sysmon_is_refused = true;
+}
+static void second_has_started(void) {
+    model_assert(nfailed == 1);
+    started();
+}
+
 static void started_again(void) {
     model_assert(stopped == 1);
     started();
@@ -323,6 +416,17 @@ const struct model_case model_cases[] = {
     RESTING("start_again", nobody, started_again, started_again, 1, 2, stop, m0, start_again, t1),
     RESTING("start", not_started, started, started, 2, 2, start, t0, ask_how_many),
     RESTING("start_two", not_started_two, started, started, 1, 1, start, t0, t1),
+    CASE("run", not_started, one_ended, MODEL_NO_PREEMPTION, 1, run_to_its_end, t0, t1),
+    CASE("run_into_deadlock", not_started, one_ended, MODEL_NO_PREEMPTION, 1, run_into_deadlock, t0,
+         t1, find_deadlock),
+    RESTING("joined", not_started, started, started, MODEL_NO_PREEMPTION, 1, start_or_late, t0,
+            join_in, t1),
+    CASE("joined_and_left", not_started, one_ended, MODEL_NO_PREEMPTION, 1, join_in_and_leave, t0,
+         t1, spawn_when_joined),
+    RESTING("started_after_another", not_started, started, started, 1, 1, start_at_last, t0,
+            start_with_bad_options),
+    RESTING("started_after_refusal", sysmon_is_refused_once, second_has_started, second_has_started,
+            MODEL_NO_PREEMPTION, 1, start_one_of_two, t0, start_one_of_two, t1),
     RESTING("start_and_close", not_started, started, started, 2, 2, start, t0, close_one),
     CASE("two_ps", two_ps, none_ended, 1, 1, stop, m0, m1),
     {0},
@@ -334,7 +438,7 @@ void rt_log(const char *fmt, ...) {
     (void)fmt;
 }
 void rt_env_read(struct rt_env *env) {
-    (void)env;
+    *env = (struct rt_env){.procs = 1, .grace_ns = GO_FOREVER};
 }
 void rt_chaos_start(double probability, uint64_t seed, const char *at) {
     (void)probability, (void)seed, (void)at;
@@ -386,7 +490,21 @@ int rt_stack_start(unsigned procs, unsigned default_class) {
 }
 void rt_stack_stop(void) {
 }
+/* For the Ps that go_start makes, which have none of machine.c's. */
+struct rt_stack *rt_stack_get_owner(struct rt_p *p) {
+    enum { FIRST = 6, BYTES = 16 * 1024 };
+    (void)p;
+    char *low = model_stack(FIRST + rt_fetch_add_relaxed(&stacks_made, 1), BYTES);
+    struct rt_stack *s = (struct rt_stack *)(void *)(low + BYTES) - 1;
+    *s = (struct rt_stack){.low = low};
+    return s;
+}
 int rt_sysmon_start(void) {
+    if (sysmon_is_refused) {
+        sysmon_is_refused = false;
+        return -EAGAIN;
+    }
+    rt_store_release(&sysmon_is_there, 1);
     return 0;
 }
 void rt_sysmon_stop(void) {

@@ -58,6 +58,8 @@ enum {
     CELLS = 1 << 12,
     SITES = 1024,
     SHARED = 1 << 10,
+    SPARSE_BYTES = 128 * 1024,
+    GONE = 8,
 };
 
 /* ---- memory.c -------------------------------------------------------------------------------- */
@@ -120,6 +122,8 @@ void race_reset(void);
 struct granule *race_granule(uintptr_t addr);
 void race_atomic(uintptr_t addr, unsigned size, bool write, const struct model_site *s);
 void race_gone(uintptr_t addr, size_t bytes);
+/* The same of a large block, of which little was touched. */
+void race_gone_sparse(uintptr_t addr, size_t bytes);
 
 /* ---- explore.c ------------------------------------------------------------------------------- */
 
@@ -213,6 +217,11 @@ struct checker {
     unsigned cells_used;
 
     uint64_t hits[SITES];
+    char sparse[SPARSE_BYTES] __attribute__((aligned(64)));
+    size_t sparse_used;
+    struct range gone[GONE]; /* blocks that were freed, besides what the granules know */
+    unsigned ngone;
+
     struct range ignored[16];
     unsigned nignored;
     const char *give_up[8];

@@ -32,6 +32,7 @@ static void tick(struct thread *t) {
 void memory_reset(void) {
     C->nlocs = 0;
     C->pool_used = 0;
+    C->sparse_used = 0;
     C->locs_hash = C->sc_hash = C->heavy_hash = 0;
     memset(&C->sc, 0, sizeof C->sc);
     memset(&C->heavy, 0, sizeof C->heavy);

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MODEL_THREADS = 4 };
+enum { MODEL_THREADS = 4, MODEL_NO_PREEMPTION = -2 };
 
 struct model_case {
     const char *name;
@@ -26,7 +26,8 @@ struct model_case {
     void (*end)(void);                   /* when all have returned */
     void (*rest)(void);    /* when nobody can go on, and all who are left sleep; NULL: a deadlock */
     const char *must_fail; /* the checker must find a fault whose text contains this */
-    int bound;             /* of preemptions, if not the default; -1: none at all */
+    int bound;             /* of preemptions, if not the default; -1: none at all;
+                            * MODEL_NO_PREEMPTION: not even by --bound, it would take too long */
     int stale;             /* of loads that see an old value, if not the default */
 };
 

@@ -10,6 +10,14 @@ enum { PAGE_0 = 4096 };
 void race_reset(void) {
     C->generation++;
     C->cells_used = 0;
+    C->ngone = 0;
+}
+
+static bool is_gone(uintptr_t addr) {
+    for (unsigned i = 0; i < C->ngone; i++)
+        if (addr >= C->gone[i].from && addr < C->gone[i].to)
+            return true;
+    return false;
 }
 
 /* Four bytes of memory; open addressing, forgotten by a new generation. */
@@ -19,6 +27,7 @@ struct granule *race_granule(uintptr_t addr) {
         struct granule *g = &C->granules[i];
         if (g->generation != C->generation) {
             *g = (struct granule){.key = key, .generation = C->generation, .loc = -1};
+            g->cell.gone = is_gone(addr);
             return g;
         }
         if (g->key == key)
@@ -110,13 +119,24 @@ void race_atomic(uintptr_t addr, unsigned size, bool write, const struct model_s
     access_range(addr, size, write, NULL, s);
 }
 
+static void gone(struct granule *g, const void *pc) {
+    access_granule(g->key << 2, 4, true, pc, NULL);
+    for (int i = 0; i < 4; i++)
+        (g->bytes ? &g->bytes[i] : &g->cell)->gone = true;
+}
+
 void race_gone(uintptr_t addr, size_t bytes) {
-    for (uintptr_t a = addr; a < addr + bytes; a += 4) {
-        access_granule(a, 4, true, __builtin_return_address(0), NULL);
-        struct granule *g = race_granule(a);
-        for (int i = 0; i < 4; i++)
-            (g->bytes ? &g->bytes[i] : &g->cell)->gone = true;
-    }
+    for (uintptr_t a = addr; a < addr + bytes; a += 4)
+        gone(race_granule(a), __builtin_return_address(0));
+}
+
+void race_gone_sparse(uintptr_t addr, size_t bytes) {
+    if (C->ngone == GONE)
+        model_fail("the model frees too much");
+    for (struct granule *g = C->granules; g < C->granules + GRANULES; g++)
+        if (g->generation == C->generation && g->key << 2 >= addr && g->key << 2 < addr + bytes)
+            gone(g, __builtin_return_address(0));
+    C->gone[C->ngone++] = (struct range){addr, addr + bytes};
 }
 
 static void plain(const volatile void *p, size_t bytes, bool write, const void *pc) {

@@ -197,7 +197,10 @@ int main(int argc, char **argv) {
     for (const struct model_case *run = model_cases; run->name && (fine || !first); run++)
         if (fnmatch(glob, run->name, 0) == 0) {
             int b = run->bound ? run->bound : DEFAULT_BOUND;
-            b = bound >= 0 ? bound : b < 0 ? UNBOUNDED : b + more;
+            if (b == MODEL_NO_PREEMPTION)
+                b = more;
+            else
+                b = bound >= 0 ? bound : b < 0 ? UNBOUNDED : b + more;
             int st = run->stale ? run->stale : DEFAULT_STALE;
             st = stale >= 0 ? stale : b == UNBOUNDED ? UNBOUNDED : st;
             fine &= run_case(run, b > UNBOUNDED ? UNBOUNDED : b, st, !first);
