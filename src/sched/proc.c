@@ -222,7 +222,7 @@ static struct rt_g *look_around(struct rt_m *m) {
     struct rt_p *p = m->p;
     uint32_t attention = rt_load_relaxed(&p->attention);
     if (attention & ~(uint32_t)(RT_P_STOP | RT_P_LEAVE))
-        attention = rt_fetch_and_relaxed(&p->attention, RT_P_STOP | RT_P_LEAVE);
+        attention = rt_fetch_and_acquire(&p->attention, RT_P_STOP | RT_P_LEAVE); /* rt_idle_kick */
     if (rt_chaos_flip("proc: runnext dropped"))
         attention |= RT_P_PREEMPT;
     if ((attention & RT_P_PREEMPT) && p->runnext) {

@@ -89,8 +89,9 @@ static struct {
     void *queue;            /* of requests; peeked at without the lock */
     struct request *caller; /* who waits for the change under way; under the lock */
     uint32_t on;            /* one is; sysmon writes */
-    uint32_t put_away;      /* Ps, since it began; any thread */
+    uint32_t put_away;      /* Ps, so far; any thread */
     /* sysmon's */
+    uint32_t before;      /* put_away when it began */
     uint32_t target;
     bool own;             /* it follows the machine */
     unsigned cpus;        /* of the machine, as last followed */
@@ -206,7 +207,7 @@ static int shrink(int64_t now) {
         if (taking)
             take(p);
     }
-    if (rt_load_acquire(&change.put_away) != procs - change.target)
+    if (rt_load_acquire(&change.put_away) - change.before != procs - change.target)
         return UNDER_WAY;
     rt_store_release(&rt.procs, change.target); /* with rt_procs: what admit stored before */
     rt_g_share(change.target);
@@ -291,7 +292,7 @@ void rt_procs_spare_came(void) {
 
 static bool begin(int64_t now) {
     change.since = now;
-    rt_store_relaxed(&change.put_away, 0);
+    change.before = rt_load_relaxed(&change.put_away); /* never set: no count can be lost */
     change.number = rt_spares_change();
     rt_store_relaxed(&change.on, 1);
     return true;

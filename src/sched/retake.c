@@ -180,7 +180,7 @@ uint32_t rt_spares_there(void) {
 uint32_t rt_spares_given_back(void) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < rt.nms; i++)
-        n += rt_load_relaxed(&rt.ms[i].gone); /* a count: free_place looks again */
+        n += rt_load_acquire(&rt.ms[i].gone); /* its thread was given back: see rt_spares_ending */
     return n;
 }
 

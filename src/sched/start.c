@@ -230,6 +230,7 @@ static void fork_child(void) {
     rt_tls_m = NULL;
     rt_lot_fork_child();
     rt_local_fork_child();
+    rt_long_run_fork_child();
     rt_store_relaxed(&stopper, 0);
     if (rt_load_relaxed(&rt.state) != RT_STOPPED) {
         rt_store_relaxed(&rt.state, RT_FORKED);
@@ -237,7 +238,6 @@ static void fork_child(void) {
     }
     rt_share_fork_child();
     rt_pool_fork_child();
-    rt_long_run_fork_child();
     rt_store_relaxed(&rt.foreign, 0);
     registered = false;
 }
@@ -269,7 +269,7 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
     rt.pid = rt_sys_pid();
     rt_store_relaxed(&rt.watch_deadlock, watch_deadlock);
     rt.deadlocked = 0;
-    rt_store_relaxed(&ending, 0); /* the state tells */
+    rt_store_release(&ending, 0); /* who reads it does not read the state of before */
     rt.foreign_spawned = rt.foreign_ended = 0;
     rt_idle_start();
     rt_g_start(rt.max_tasks);
@@ -464,6 +464,8 @@ static int stop(int64_t grace_ns) {
     rt_sysmon_stop(); /* which starts threads */
     end_workers();
     rt_poller_stop();
+    while (rt_load_acquire(&rt.foreign) != 0) /* who joins a task that was just ending: join.c */
+        rt_sys_nap(STOP_NAP_MIN_NS);
     free_all(); /* who comes in from now on counts himself, reads the state, and goes */
     return 0;
 }

@@ -29,9 +29,9 @@ extern uint32_t rt_starts;
 /* Green threads that have not ended; never too few. Any thread, while the runtime is there. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
 
-/* In a forked child: the locks of waiting objects start anew (src/sync/lot.c), that of the list of
- * locals (src/task/local.c), and, when no runtime was there, the count of who shares one
- * (share.c), and what others may have held outside of one (pool.c, long_run.c). */
+/* In a forked child: the locks of waiting objects start anew (src/sync/lot.c), those of the list of
+ * locals (src/task/local.c) and of the hook (long_run.c), and, when no runtime was there, the count
+ * of who shares one (share.c), and the lock of the pool. */
 void rt_lot_fork_child(void);
 void rt_local_fork_child(void);
 void rt_share_fork_child(void);

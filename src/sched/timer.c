@@ -15,9 +15,9 @@
  *         word WAITING? claim, or set again        ... word = WAITING; full fence; read attention:
  *         else set ATT_TIMER, look once more           ATT_TIMER -> rt_timer_missed
  * Either the park sees that the entry is gone and arms a new one, or the fire sees it parked, or
- * the commit sees the bit. A fire that sets its own entry again moves timer_when from none by CAS,
- * so it cannot overwrite what the G armed meanwhile; then two entries may be live, and the second
- * does nothing. */
+ * the commit sees the bit. A fire that sets its own entry again moves timer_when by CAS, from none
+ * or from a later time, so it cannot overwrite an earlier one that the G armed meanwhile; then two
+ * entries may be live, and the later one does nothing. */
 #include "sched/timer.h"
 
 #include "base/chaos.h"
@@ -189,7 +189,8 @@ int rt_timer_start_any(struct rt_g *g, int64_t when) {
     return started_any(rt_timer_start_owner(visit_nobody(), g, when), when);
 }
 
-/* g waits with seq; is it late? Claim it, or set the entry again. */
+/* g waits with seq; is it late? Claim it, or set the entry again. Another fire may have done so for
+ * a wait of before, whose deadline was a later one: then an earlier entry comes beside it. */
 static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
     int64_t deadline = rt_load_relaxed(&g->wait_deadline);
     if (deadline <= now)
@@ -198,9 +199,11 @@ static bool expire(struct rt_p *p, struct rt_g *g, uint64_t seq, int64_t now) {
         return false;
     if (reserve(p) != 0)
         return rt_claim(g, seq, -ENOMEM); /* better an error than a wait for ever */
-    int64_t none = INT64_MAX;
-    if (rt_cas_acquire(&g->timer_when, &none, deadline)) /* pairs with who has made a generation */
-        insert(p, g, deadline);
+    int64_t seen = INT64_MAX;
+    while (!rt_cas_acquire(&g->timer_when, &seen, deadline)) /* pairs with who made a generation */
+        if (seen <= deadline)
+            return false;
+    insert(p, g, deadline);
     return false;
 }
 

@@ -34,7 +34,9 @@
 enum { FRESH = 1, WAITING, RUNNING, OVER };
 enum { FRAME_BYTES = 256 }; /* more than the frame that rt_arch_swap_prepare makes */
 
+#ifndef SHADOWED /* by the model, which does not see what assembly stores */
 #define SHADOWED (RT_ASAN || RT_TSAN)
+#endif
 
 struct go_gen {
     /* Line 0: all that a value needs. But for state it is written by who runs it. */
@@ -162,7 +164,7 @@ static inline __attribute__((always_inline)) int ask(go_gen *gen, void *in, void
                                                      const char *what) {
     if (rt_unlikely(!gen))
         return -EINVAL;
-    uint32_t state = rt_exchange(&gen->state, RUNNING);
+    uint32_t state = rt_exchange_acquire(&gen->state, RUNNING);
     struct rt_m *m = rt_m();
     if (rt_unlikely(state != WAITING || !m))
         return ask_slow(gen, state, in, value, what);
@@ -206,7 +208,7 @@ int go_gen_closed(go_gen *gen) {
 
 /* Where the struct of a generator on s ends. */
 static char *top_of(struct rt_stack *s) {
-#if SHADOWED
+#if RT_ASAN || RT_TSAN
     if (s->ctx.pc) /* rt_g_main waits there for its next G */
         return (char *)((uintptr_t)s->ctx.sp / RT_CACHE_LINE * RT_CACHE_LINE) - 256;
 #endif
@@ -257,7 +259,7 @@ go_gen *go_gen_new(void (*fn)(go_gen *, void *), void *arg) {
     rt_san_stack_use((char *)gen - FRAME_BYTES, FRAME_BYTES + sizeof *gen);
     *gen = (go_gen){
         .room = (size_t)((char *)gen - s->low), .fn = fn, .arg = arg, .stack = s, .credit = credit};
-    rt_store_release(&gen->state, FRESH); /* pairs with the exchange in ask() */
+    rt_store_relaxed(&gen->state, FRESH); /* it is not anybody else's yet */
     return gen;
 }
 
@@ -279,7 +281,8 @@ static void put_back(struct rt_stack *s, struct rt_g *credit) {
 int go_gen_close(go_gen *gen) {
     if (!gen)
         return 0;
-    uint32_t state = rt_exchange(&gen->state, RUNNING); /* stays so: who comes now is too late */
+    /* It stays RUNNING: who comes now is too late. */
+    uint32_t state = rt_exchange_acquire(&gen->state, RUNNING);
     if (state == RUNNING)
         running("go_gen_close");
     if (state == WAITING) {

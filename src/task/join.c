@@ -219,9 +219,9 @@ static int reap(struct rt_g *self, struct rt_g *t, void **result) {
     return take_result(rt_enter(), t, result);
 }
 
-/* A foreign thread keeps the stop from freeing a task under it. Relaxed: the task that the stop
- * waits for ends after the joiner has held its lock; of one that has ended the caller knows that
- * the stop does not come before his join. */
+/* A foreign thread keeps the stop from freeing a task under it. Relaxed: when the task is not over,
+ * its M ends it after the joiner has held its lock, and the stop joins that M before its last look.
+ * Of one that is over the caller knows that the stop does not come before his join. */
 static inline bool hold_runtime(const struct rt_g *self) {
     bool foreign = (self->flags & RT_G_THREAD) != 0;
     if (rt_unlikely(foreign))

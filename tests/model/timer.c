@@ -235,6 +235,26 @@ static void claimed_twice(void) {
     if (rt_claim(record, 2, 0))
         park_until(LATER);
 }
+/* The last one relies on the entry of the second. */
+static void waits_long(void) {
+    waits_with_due_entry(LATEST);
+}
+static void claimed_for_a_shorter_wait(void) {
+    inside(0);
+    if (rt_claim(record, 1, 0)) {
+        park_until(NOW);
+        if (rt_claim(record, 2, 0))
+            park_until(LATER);
+    }
+    rt_gate_leave(&ms[0]);
+}
+static void fires_of_m0(void) {
+    struct rt_glist ready = {0};
+    if (!rt_gate_try_p(&ps[0]))
+        return;
+    rt_timer_run(&ps[0], &ps[0], NOW, &ready, 1);
+    rt_gate_open(&ms[0]);
+}
 /* It ends, and its record is used again. */
 static void ended(void) {
     inside(0);
@@ -293,6 +313,8 @@ const struct model_case model_cases[] = {
     CHECKED("claimed", is_late, has_an_entry, 2, 2, claimed, m1_fires),
     CHECKED("canceled", is_late, has_an_entry, 2, 2, canceled, m1_fires),
     CHECKED("record_ended", has_time, has_an_entry, 2, 2, ended, m1_fires),
+    CHECKED("shorter_wait", waits_long, has_an_entry, 2, 2, claimed_for_a_shorter_wait, m1_fires,
+            fires_of_m0),
     CHECKED("two_entries", has_two_entries, has_an_entry, 2, 2, claimed_twice, m1_fires, m2_fires),
     {0},
 };
