@@ -150,6 +150,33 @@ static void has_looked(void) {
     model_assert(looked);
 }
 
+/* One that has a hog to run: when it has taken the bit it has seen what it was kicked for. */
+static uint32_t letter;
+static bool letter_was_seen;
+static bool look_for_letter(struct rt_m *m) {
+    (void)m;
+    letter_was_seen |= rt_load_relaxed(&letter) != 0;
+    return false;
+}
+static const struct rt_poller letters = {
+    .pending = look_for_letter, .poll = poll, .sleep_mode = look_and_sleep};
+
+static void hog_is_queued(void) {
+    one_p();
+    rt_poller = &letters;
+    machine_be(0, &gs[0]);
+    spawn_hog(0);
+    ms[0].g = NULL;
+    model_be(NULL);
+}
+static void post_and_kick(void) {
+    rt_store_relaxed(&letter, 1);
+    rt_idle_kick(&ps[0], rt_m_of(&ps[0]));
+}
+static void seen_or_will_be(void) {
+    model_assert(ran == 0x1 && (letter_was_seen || (ps[0].attention & RT_P_LOOK)));
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -184,6 +211,10 @@ const struct model_case model_cases[] = {
      .end = both_ended,
      .bound = 1},
     {.name = "idle.kick", .init = one_p_that_looks, .thread = {ask_and_kick, m0}, ENDS(has_looked)},
+    {.name = "idle.kick_busy",
+     .init = hog_is_queued,
+     .thread = {post_and_kick, m0},
+     ENDS(seen_or_will_be)},
     {.name = "idle.kick_beside_another",
      .init = two_ps_of_which_one_looks,
      .thread = {ask_and_kick, m0},

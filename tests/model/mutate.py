@@ -47,7 +47,7 @@ ABOUT = {
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
     "sync/cond.c": ["cond"], "task/group.c": ["group"],
-    "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
+    "task/gen.c": ["gen"], "task/join.c": ["join", "stop"], "task/scope.c": ["scope", "park", "join"],
 }
 
 # (model, file, function, operation, order): found, in each model; the last one is right, and must not be.

@@ -3,6 +3,7 @@
 #include "machine.h"
 
 #include <gort/sync.h>
+#include <gort/task.h>
 
 static struct {
     go_rwmutex rw;
@@ -58,6 +59,22 @@ static void slow_writer_twice(void) {
         write_locked();
     }
 }
+/* A green thread, whose park has no full fence. */
+static void green_writer(void *arg) {
+    (void)arg;
+    writer();
+}
+static void three_of_which_one_is_green(void) {
+    machine_with_stacks(1);
+    all = 3;
+    machine_be(0, &gs[0]);
+    model_assert(go_spawn(green_writer, NULL) == 0);
+    ms[0].g = NULL;
+    model_be(NULL);
+}
+static void m0(void) {
+    machine_run(0);
+}
 static void try_writer(void) {
     while (go_rwmutex_trywrlock(&object.rw) != 0)
         model_wait_for_change();
@@ -101,11 +118,12 @@ static void free_again(void) {
     model_assert(object.rw.rt_state == 0 && !object.rw.rt_readers && !object.rw.rt_writers);
 }
 
-#define CASE(n, start, check, b, s, ...) \
+#define RESTING(n, start, check, at_rest, b, s, ...) \
     { \
         .name = "rwmutex." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .bound = (b), .stale = (s) \
+        .rest = (at_rest), .bound = (b), .stale = (s) \
     }
+#define CASE(n, start, check, b, s, ...) RESTING(n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("writers", two, all_used, 4, 2, writer, writer),
@@ -113,6 +131,8 @@ const struct model_case model_cases[] = {
     CASE("readers", two, free_again, 2, 2, reader_meets_reader, reader_meets_reader),
     CASE("three_writers", three, all_used, 1, 1, writer, writer, writer),
     CASE("a_writer_between", three, all_used, 2, 1, reader, writer, reader),
+    RESTING("a_green_writer", three_of_which_one_is_green, all_used, all_used, 2, 1, reader, m0,
+            reader),
     CASE("two_writers_a_reader", three, all_used, 1, 1, writer, reader, writer),
     CASE("spin", three_spin, all_used, 1, 1, writer, reader, writer),
     CASE("twice", four, all_used, 2, 1, reader_twice, writer_twice),

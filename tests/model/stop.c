@@ -175,6 +175,26 @@ static void join(void) {
     model_assert(go_task_join(task, &result) == 0 && result == &ran);
     rt_store_release(&joined, 1);
 }
+/* The one who comes when the task is counted as over, and before its end has been told. */
+static bool joiner_comes_late;
+static uint32_t task_is_over;
+void __real_rt_task_ended(struct rt_m *m, struct rt_g *g);
+void __wrap_rt_task_ended(struct rt_m *m, struct rt_g *g);
+void __wrap_rt_task_ended(struct rt_m *m, struct rt_g *g) {
+    rt_store_relaxed(&task_is_over, joiner_comes_late);
+    while (joiner_comes_late && rt_load_relaxed(&rt.foreign) == 0)
+        model_wait_for_change();
+    __real_rt_task_ended(m, g);
+}
+static void task_runs_late_joiner(void) {
+    task_runs();
+    joiner_comes_late = true;
+}
+static void join_when_over(void) {
+    while (rt_load_relaxed(&task_is_over) == 0)
+        model_wait_for_change();
+    join();
+}
 static void set(void) {
     event_set(&event);
 }
@@ -257,6 +277,12 @@ static void t1(void) {
 static void ask_how_many(void) {
     unsigned n = go_procs();
     model_assert(n == 0 || n == 1);
+}
+
+/* Another start, and a close that may be of either. */
+static void stop_and_start(void) {
+    stop();
+    start();
 }
 
 /* It makes new ones where the stop has freed. */
@@ -409,11 +435,15 @@ const struct model_case model_cases[] = {
     CASE("spawner", spawner, two_ended, 2, 2, stop, m0),
     CASE("foreign_spawn", nobody, one_ended, 1, 2, stop, m0, spawn),
     CASE("foreign_join", task_runs, one_ended, 1, 2, stop_during_join, m0, join),
+    CASE("foreign_join_at_its_end", task_runs_late_joiner, one_ended, 1, 1, stop, m0,
+         join_when_over),
     CASE("taken_back", for_later, one_ended, 1, 2, stop, m0, take_back),
     CASE("count", waiter, one_lives, 2, 2, count, spawn_and_tell, take_back_when_told),
     CASE("close", nobody, none_ended, 2, 2, stop, m0, close_one),
     CASE("two_stops", nobody, none_ended, 2, 2, try_to_stop, m0, try_to_stop),
     RESTING("start_again", nobody, started_again, started_again, 1, 2, stop, m0, start_again, t1),
+    RESTING("restarted_beside_close", nobody, started_again, started_again, 1, 2, stop_and_start,
+            m0, t1, close_one),
     RESTING("start", not_started, started, started, 2, 2, start, t0, ask_how_many),
     RESTING("start_two", not_started_two, started, started, 1, 1, start, t0, t1),
     CASE("run", not_started, one_ended, MODEL_NO_PREEMPTION, 1, run_to_its_end, t0, t1),
