@@ -31,7 +31,7 @@ void rt_wait_ended(uint32_t *refused, const char *call, int err) {
     if (++*refused < AT_ONCE)
         return;
     uint32_t no = 0;
-    if (*refused == SAY && rt_cas(&said, &no, 1))
+    if (*refused == SAY && rt_cas_relaxed(&said, &no, 1))
         rt_log("%s has failed %d times in a row: %s. I try on, a thousand times a second, and what "
                "waits for it is late",
                call, SAY, strerror(-err));

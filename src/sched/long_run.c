@@ -9,6 +9,7 @@
 #include "sched/long_run.h"
 
 #include "base/lock.h"
+#include "base/san.h"
 #include "base/sys.h"
 #include "sched/gate.h"
 #include "sched/retake.h"
@@ -48,7 +49,7 @@ void rt_long_run_fork_child(void) {
 bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
     if (!rt_load_relaxed(&lr.wanted))
         return false;
-    if (rt_load_acquire(&lr.busy)) { /* pairs with the release in report */
+    if (rt_load_relaxed(&lr.busy)) {
         lr.missed++;
         *told = true;
         return false;
@@ -56,6 +57,7 @@ bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
     struct rt_m *m = rt_gate_try_p(p);
     if (!m)
         return false;
+    rt_san_acquired(&lr.busy); /* the gate's fence pairs with the release in report */
     const struct rt_g *g = rt_progress_any(p) == progress ? m->g : NULL;
     if (g) {
         lr.record = (struct go_long_run){.size = sizeof lr.record, .id = g->id, .fn = g->fn};
@@ -77,7 +79,7 @@ static void report(void *arg) {
     rt_unlock(&lr.lock);
     if (hook)
         hook(&lr.record, hook_arg);
-    rt_store_release(&lr.busy, 0); /* pairs with the acquire in rt_long_run_note */
+    rt_store_release(&lr.busy, 0); /* see rt_long_run_note */
 }
 
 void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
