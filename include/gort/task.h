@@ -248,8 +248,9 @@ enum { GO_LOCAL_MAX = 1024 }; /* places that a process may make */
  * may park, and may use locals itself; the value is NULL by then. What destructors set is destroyed
  * in up to 4 rounds in all, as with pthread_key_create. On other threads destructors run when the
  * thread ends, but not by exit(3). dtor may be NULL.
- * Places are never given back: make them once. Returns NULL when all GO_LOCAL_MAX are used. Never
- * parks, any thread, with or without a runtime. */
+ * Places are never given back: make them once. Others must be handed one in order (by a lock, a
+ * channel, a spawn), as any object. Returns NULL when all GO_LOCAL_MAX are used. Never parks, any
+ * thread, with or without a runtime. */
 GO_API go_local go_local_new(void (*dtor)(void *));
 
 /* The value of the calling green thread or thread; NULL when it was never set. Never parks. */
