@@ -81,7 +81,7 @@ SAMPLE = [
     ("retake", "sched/retake.c", "hand_over", "rt_fence_heavy()", "full", True),
     ("procs", "sched/procs.c", "put_away", "rt_fence_heavy()", "full", True),
     ("spares", "sched/procs.c", "admit", "rt_store_release(&rt.procs)", "relaxed", True),
-    ("gate", "sched/gate.c", "rt_gate_try", "rt_cas_acquire(&m->gate)", "relaxed", False),
+    ("gate", "sched/gate.c", "rt_gate_try", "rt_cas_relaxed(&m->gate)", "acquire", False),
 ]
 
 Place = collections.namedtuple("Place", "file function operation line key order")
