@@ -295,8 +295,9 @@ static int start(const struct go_options *opt, const struct rt_env *env, bool wa
         return err;
     }
     rt_workers_release(true);
-    *number = rt_starts + 1;
-    rt_store_relaxed(&rt_starts, *number);
+    rt_store_relaxed(&rt_starts, rt_starts + 1);
+    if (number)
+        *number = rt_starts;
     rt_store_release(&rt.state, RT_RUNNING); /* last: now somebody may stop and start anew */
     return 0;
 }
@@ -308,8 +309,7 @@ int rt_start(const struct go_options *opt, uint32_t *number) {
 }
 
 int go_start(const struct go_options *opt) {
-    uint32_t number;
-    return rt_start(opt, &number);
+    return rt_start(opt, NULL);
 }
 
 /* ---- stop ------------------------------------------------------------------------------------ */
@@ -512,9 +512,8 @@ int go_run(void (*fn)(void *), void *arg) {
     if (!fn)
         return -EINVAL;
     struct rt_env env;
-    uint32_t number;
     rt_env_read(&env);
-    int err = start(NULL, &env, true, &number);
+    int err = start(NULL, &env, true, NULL);
     if (err)
         return err;
     run.fn = fn;

@@ -21,8 +21,8 @@ int rt_foreign_enter(void);
 int rt_foreign_enter_to_close(void);
 void rt_foreign_leave(void);
 
-/* go_start, and the number of this start. How many there have been; set before rt.state says
- * RUNNING. */
+/* go_start, and the number of this start, unless NULL. How many there have been; set before
+ * rt.state says RUNNING. */
 int rt_start(const struct go_options *opt, uint32_t *number);
 extern uint32_t rt_starts;
 

@@ -257,9 +257,12 @@ go_gen *go_gen_new(void (*fn)(go_gen *, void *), void *arg) {
         return NULL;
     go_gen *gen = (go_gen *)(void *)(top_of(s) - sizeof *gen);
     rt_san_stack_use((char *)gen - FRAME_BYTES, FRAME_BYTES + sizeof *gen);
-    *gen = (go_gen){
-        .room = (size_t)((char *)gen - s->low), .fn = fn, .arg = arg, .stack = s, .credit = credit};
-    rt_store_relaxed(&gen->state, FRESH); /* it is not anybody else's yet */
+    *gen = (go_gen){.state = FRESH,
+                    .room = (size_t)((char *)gen - s->low),
+                    .fn = fn,
+                    .arg = arg,
+                    .stack = s,
+                    .credit = credit};
     return gen;
 }
 

@@ -111,10 +111,7 @@ static void not_come(void) {
 }
 
 #define CASE(n, start, check, b, s, ...) \
-    { \
-        .name = "barrier." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("barrier." n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("two", two, one_told, 4, 3, once, once),

@@ -260,11 +260,7 @@ static void sent_or_canceled(void) {
     model_assert(nreceived + go_chan_len(c) + ncanceled == 2);
 }
 
-#define CASE(n, start, check, b, ...) \
-    { \
-        .name = "chan." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (check), .bound = (b) \
-    }
+#define CASE(n, start, check, b, ...) MODEL_CASE("chan." n, start, check, check, b, 0, __VA_ARGS__)
 #define ENDS(n, start, check, b, ...) \
     { .name = "chan." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b) }
 

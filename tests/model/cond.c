@@ -122,10 +122,7 @@ static void taken_by_first(void) {
 }
 
 #define CASE(n, start, check, b, s, ...) \
-    { \
-        .name = "cond." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
-        .stale = (s) \
-    }
+    MODEL_CASE("cond." n, start, check, NULL, b, s, __VA_ARGS__)
 #define GIVES_UP(n, start, b, s, ...) \
     { \
         .name = "cond." n, .init = (start), .thread = {__VA_ARGS__}, .end = all_served, \

@@ -126,10 +126,7 @@ static void owner_returned(void) {
 }
 
 #define CASE(n, start, b, s, ...) \
-    { \
-        .name = "group." n, .init = (start), .thread = {__VA_ARGS__}, .end = owner_returned, \
-        .rest = owner_returned, .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("group." n, start, owner_returned, owner_returned, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("one", one_p, 2, 2, owns_one, m0),

@@ -219,10 +219,7 @@ static void in_place_end(void) {
 }
 
 #define CASE(n, start, check, b, s, ...) \
-    { \
-        .name = "join." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (check), .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("join." n, start, check, check, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("thread", working, one_end, 3, 2, thread_joins, m0),

@@ -150,10 +150,7 @@ static void at_most_one(void) {
 }
 
 #define CASE(n, start, check_end, b, s, ...) \
-    { \
-        .name = "long_run." n, .init = (start), .thread = {__VA_ARGS__}, .rest = (check_end), \
-        .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("long_run." n, start, NULL, check_end, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("two", prepare, all_counted, 2, 2, tell_two, m0),

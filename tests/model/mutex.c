@@ -78,10 +78,7 @@ static void all_but_late(void) {
 }
 
 #define CASE(n, start, check, b, s, ...) \
-    { \
-        .name = "mutex." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("mutex." n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("two", two, all_used, 4, 3, lock, lock),

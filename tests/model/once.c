@@ -39,11 +39,7 @@ static void all_returned(void) {
     model_assert(runs == 1 && returned >= 2);
 }
 
-#define CASE(n, b, s, ...) \
-    { \
-        .name = "once." n, .init = begin, .thread = {__VA_ARGS__}, .end = all_returned, \
-        .bound = (b), .stale = (s) \
-    }
+#define CASE(n, b, s, ...) MODEL_CASE("once." n, begin, all_returned, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("two", 3, 2, call, call_twice),

@@ -180,11 +180,7 @@ static void all_woken(void) {
     model_assert(results == how.times);
 }
 
-#define CASE(n, start, check, b, ...) \
-    { \
-        .name = "park." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (check), .bound = (b) \
-    }
+#define CASE(n, start, check, b, ...) MODEL_CASE("park." n, start, check, check, b, 0, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("wake", plain, all_woken, 3, m0, set),

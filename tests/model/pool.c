@@ -326,10 +326,7 @@ static void green_is_over(void) {
 }
 
 #define CASE(n, start, check, b, s, ...) \
-    { \
-        .name = "pool." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), .bound = (b), \
-        .stale = (s) \
-    }
+    MODEL_CASE("pool." n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("twice", one_caller, one_thread_was_enough, 2, 1, call_twice, t0),

@@ -119,10 +119,7 @@ static void free_again(void) {
 }
 
 #define RESTING(n, start, check, at_rest, b, s, ...) \
-    { \
-        .name = "rwmutex." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (at_rest), .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("rwmutex." n, start, check, at_rest, b, s, __VA_ARGS__)
 #define CASE(n, start, check, b, s, ...) RESTING(n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {

@@ -421,10 +421,7 @@ static void none_ended(void) {
 }
 
 #define RESTING(n, start, check, at_rest, b, s, ...) \
-    { \
-        .name = "stop." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (at_rest), .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("stop." n, start, check, at_rest, b, s, __VA_ARGS__)
 #define CASE(n, start, check, b, s, ...) RESTING(n, start, check, NULL, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {

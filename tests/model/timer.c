@@ -290,10 +290,7 @@ static void all_returned(void) {
 }
 
 #define CHECKED(n, init_, check, b, s, ...) \
-    { \
-        .name = "timer." n, .init = (init_), .thread = {__VA_ARGS__}, .end = (check), \
-        .rest = (check), .bound = (b), .stale = (s) \
-    }
+    MODEL_CASE("timer." n, init_, check, check, b, s, __VA_ARGS__)
 #define CASE(n, init_, b, s, ...) CHECKED(n, init_, all_returned, b, s, __VA_ARGS__)
 
 const struct model_case model_cases[] = {

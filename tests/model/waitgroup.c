@@ -115,10 +115,7 @@ static void two_returned(void) {
 }
 
 #define CASE(n, start, check, b, ...) \
-    { \
-        .name = "waitgroup." n, .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
-        .bound = (b) \
-    }
+    MODEL_CASE("waitgroup." n, start, check, NULL, b, 0, __VA_ARGS__)
 
 const struct model_case model_cases[] = {
     CASE("freed", one, one_returned, 3, wait_for_one_and_free, work_and_done),

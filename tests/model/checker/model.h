@@ -31,6 +31,13 @@ struct model_case {
     int stale;             /* of loads that see an old value, if not the default */
 };
 
+/* In the order above; check and at_rest may be NULL, b and s 0. */
+#define MODEL_CASE(title, start, check, at_rest, b, s, ...) \
+    { \
+        .name = (title), .init = (start), .thread = {__VA_ARGS__}, .end = (check), \
+        .rest = (at_rest), .bound = (b), .stale = (s) \
+    }
+
 /* Each model defines this; a case without a name ends the list. */
 extern const struct model_case model_cases[];
 
