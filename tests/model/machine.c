@@ -125,6 +125,9 @@ WEAK int rt_not_running(void) {
 WEAK int rt_foreign_enter(void) {
     return 0;
 }
+WEAK int rt_foreign_enter_to_close(void) {
+    return 0;
+}
 WEAK void rt_foreign_leave(void) {
 }
 

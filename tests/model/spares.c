@@ -153,6 +153,30 @@ static void ask_twice(void) {
     ask();
 }
 
+/* ---- two that could not begin, of which one is there yet, as one knows who asks -------------- */
+
+static uint32_t told;
+
+static void two_are_refused(void) {
+    p1_was_there();
+    rt.max_ms = 3;
+    refuses = 1;
+    model_assert(rt_spare_start() == 0);
+    rt.nms = 3;
+}
+static void is_refused(void) {
+    rt_spare_failed(&ms[2], -EMFILE);
+    rt_store_release(&told, 1);
+}
+static void one_is_ending(void) {
+    while (rt_load_acquire(&told) == 0)
+        model_wait_for_change();
+    model_assert(rt_spares_ending(rt_spares_given_back()));
+}
+static void both_are_counted(void) {
+    model_assert(rt_spares_given_back() == 1 && rt_spares_ending(1) && !rt_spares_ending(2));
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -174,5 +198,9 @@ const struct model_case model_cases[] = {
      ENDS(there_are_two),
      .bound = 1,
      .stale = 1},
+    {.name = "spares.two_are_refused",
+     .init = two_are_refused,
+     .thread = {t0, is_refused, one_is_ending},
+     .end = both_are_counted},
     {0},
 };

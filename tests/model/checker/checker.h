@@ -92,7 +92,7 @@ struct loc {
 
 void memory_reset(void);
 /* The word at addr was or will be written by a plain store of the current thread. */
-void memory_plain_store(int loc);
+void memory_plain_store(int loc, uintptr_t addr, unsigned bytes);
 int memory_loc_at(uintptr_t addr, unsigned size);
 /* The kernel reads or changes a futex word: the newest value. */
 extern const struct model_site memory_kernel_site;

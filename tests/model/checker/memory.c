@@ -100,8 +100,10 @@ static struct store *newest(struct loc *l) {
     return s;
 }
 
-void memory_plain_store(int id) {
+void memory_plain_store(int id, uintptr_t addr, unsigned bytes) {
     struct loc *l = &C->locs[id];
+    if (addr + bytes <= l->addr || addr >= l->addr + l->size)
+        return; /* its neighbour in the same four bytes */
     struct thread *t = C->cur;
     struct store *s = l->stores[l->n - 1];
     if (!s->lazy || s->writer != t->id) {

@@ -98,7 +98,7 @@ static void access_granule(uintptr_t addr, unsigned bytes, bool write, const voi
     for (unsigned i = 0; g->bytes && i < bytes; i++)
         check_cell(&g->bytes[addr % 4 + i], addr + i, write, pc, s);
     if (write && !s && g->loc >= 0)
-        memory_plain_store(g->loc);
+        memory_plain_store(g->loc, addr, bytes);
 }
 
 static void access_range(uintptr_t addr, size_t bytes, bool write, const void *pc,

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_BOUND = 3, DEFAULT_STALE = 2, UNBOUNDED = 15, FIRST = 100, LAST = 100 };
+enum { DEFAULT_BOUND = 3, DEFAULT_STALE = 2, UNBOUNDED = 15, FIRST = 100, LAST = 400 };
 
 extern struct model_site __start_model_sites[] __attribute__((weak));
 extern struct model_site __stop_model_sites[] __attribute__((weak));

@@ -1,0 +1,188 @@
+/* uring.c - netpoll/uring.c with fd.c and the scheduler loop as shipped: who waits on a descriptor
+ * is told when it can be read, whoever polls for it; a P may be taken at any moment at which its M
+ * is outside; a close ends when no poll holds the file any more. Nothing but an M touches its ring:
+ * its queues are plain memory, so the checker would see it.
+ *
+ * In the place of the kernel: one file, which has a byte to be read or not; what each ring polls
+ * for and what it has answered; a bell for each. An answer is made when the ring is entered, as
+ * with IORING_SETUP_DEFER_TASKRUN: until then a flag says that it should be. */
+#define ENGINE rt_uring_poller
+#include "file.h"
+
+#include "netpoll/ring.h"
+
+enum { BELL = 10, RINGS = ENGINE_MS, POLLS = 4 };
+
+static struct kernel_ring {
+    struct rt_ring *ring;
+    struct {
+        bool on;
+        int fd;
+        uint64_t data;
+    } polls[POLLS];
+    bool bell_is_read;
+    uint64_t bell_data;
+    /* Any thread: */
+    uint32_t asks;   /* polls of the file */
+    uint32_t bell;   /* rung */
+    uint32_t queue;  /* where it is waited for answers */
+} kernel[RINGS];
+static unsigned nrings;
+
+/* ---- the kernel: a ring ---------------------------------------------------------------------- */
+
+static struct kernel_ring *of(const struct rt_ring *r) {
+    for (unsigned i = 0; i < nrings; i++)
+        if (kernel[i].ring == r)
+            return &kernel[i];
+    model_fail("no such ring");
+}
+
+static void answer(struct io_uring *u, uint64_t data) {
+    unsigned tail = *u->cq.ktail;
+    model_assert(tail - rt_load_acquire(u->cq.khead) < MODEL_CQES);
+    u->cq.entries[tail % MODEL_CQES].user_data = data;
+    rt_store_release(u->cq.ktail, tail + 1);
+}
+
+static void let_go(struct kernel_ring *k, int i) {
+    k->polls[i].on = false;
+    rt_fetch_sub_relaxed(&holds, 1);
+    rt_fetch_sub(&k->asks, 1);
+    answer(&k->ring->u, k->polls[i].data);
+}
+
+static void ask(struct kernel_ring *k, const struct io_uring_sqe *e) {
+    int i = 0;
+    if (rt_fetch_add(&is_closed, 0)) { /* an error is an answer */
+        answer(&k->ring->u, e->user_data);
+        return;
+    }
+    while (k->polls[i].on)
+        i++;
+    model_assert(i < POLLS && e->fd == FD);
+    k->polls[i].on = true;
+    k->polls[i].fd = e->fd;
+    k->polls[i].data = e->user_data;
+    rt_fetch_add_relaxed(&holds, 1);
+    rt_fetch_add(&k->asks, 1);
+}
+
+static void take_back(struct kernel_ring *k, const struct io_uring_sqe *e) {
+    for (int i = 0; i < POLLS; i++)
+        if (k->polls[i].on && (e->op == MODEL_CANCEL_ALL ||
+                               (e->op == MODEL_CANCEL_FD && e->fd == k->polls[i].fd) ||
+                               (e->op == MODEL_POLL_REMOVE && e->target == k->polls[i].data)))
+            let_go(k, i);
+    if (e->op == MODEL_CANCEL_ALL && k->bell_is_read) {
+        k->bell_is_read = false;
+        answer(&k->ring->u, k->bell_data);
+    }
+}
+
+static void deferred_work(struct kernel_ring *k) {
+    rt_fetch_and(&k->ring->u.flags, ~(unsigned)IORING_SQ_TASKRUN);
+    for (int i = 0; i < POLLS; i++)
+        if (k->polls[i].on && rt_fetch_add(&readable, 0) != 0)
+            let_go(k, i);
+    if (k->bell_is_read && rt_exchange(&k->bell, 0) != 0) {
+        k->bell_is_read = false;
+        answer(&k->ring->u, k->bell_data);
+    }
+}
+
+static void wake(struct kernel_ring *k) {
+    rt_fetch_add(&k->queue, 1);
+    rt_sys_futex_wake(&k->queue, 1);
+}
+
+int rt_ring_submit(struct rt_ring *r) {
+    struct kernel_ring *k = of(r);
+    struct io_uring *u = &r->u;
+    for (unsigned i = 0; i < u->sq.n; i++) {
+        const struct io_uring_sqe *e = &u->sq.entries[i];
+        if (e->op == MODEL_POLL_ADD) {
+            ask(k, e);
+        } else if (e->op == MODEL_READ) {
+            k->bell_is_read = true;
+            k->bell_data = e->user_data;
+        } else {
+            take_back(k, e);
+        }
+    }
+    u->sq.n = 0;
+    deferred_work(k);
+    return 0;
+}
+
+int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns) {
+    struct kernel_ring *k = of(r);
+    for (;;) {
+        uint32_t seen = rt_fetch_add(&k->queue, 0);
+        rt_ring_submit(r);
+        if (io_uring_cq_ready(&r->u) != 0)
+            return 0;
+        if (timeout_ns == 0 || rt_sys_futex_wait(&k->queue, seen, timeout_ns) == -ETIMEDOUT)
+            return -ETIME;
+    }
+}
+
+int rt_ring_self_test(void) {
+    return 0;
+}
+int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
+    (void)entries, (void)completions;
+    model_assert(nrings < RINGS);
+    kernel[nrings++].ring = r;
+    *r = (struct rt_ring){.made = true};
+    r->u.sq.kflags = &r->u.flags;
+    r->u.cq.khead = &r->u.head;
+    r->u.cq.ktail = &r->u.tail;
+    return 0;
+}
+int rt_ring_enable(struct rt_ring *r) {
+    (void)r;
+    return 0;
+}
+void rt_ring_disable(struct rt_ring *r) {
+    (void)r;
+}
+void rt_ring_free(struct rt_ring *r) {
+    r->made = false;
+}
+int rt_sys_eventfd(bool nonblocking) {
+    (void)nonblocking;
+    return BELL + (int)nrings - 1;
+}
+void rt_sys_eventfd_add(int fd) {
+    rt_fetch_add(&kernel[fd - BELL].bell, 1);
+    wake(&kernel[fd - BELL]);
+}
+
+static void tell(void) {
+    for (unsigned i = 0; i < nrings; i++)
+        if (rt_fetch_add(&kernel[i].asks, 0) != 0) {
+            rt_fetch_or(&kernel[i].ring->u.flags, IORING_SQ_TASKRUN);
+            wake(&kernel[i]);
+        }
+}
+
+const struct model_case model_cases[] = {
+    MODEL_CASE("uring.read", a_reader, one_read, one_read, 2, 1, m0, sys_write),
+    MODEL_CASE("uring.foreign", start, one_read, one_read, 1, 1, m0, foreign_reads, sys_write),
+    MODEL_CASE("uring.taken", a_reader_and_a_spare, one_read, one_read, 1, 1, m0, m1, take_once,
+               sys_write),
+    MODEL_CASE("uring.taken_from_a_hog", one_who_asks_and_a_spare, one_read, one_read, 1, 1, m0, m1,
+               take, sys_write),
+    MODEL_CASE("uring.foreign_taken", a_hog_and_a_spare, one_read, one_read, 1, 1, m0, m1,
+               take_then_write, foreign_reads),
+    MODEL_CASE("uring.closed", a_reader_to_be_closed, closed, closed, 1, 1, m0, closes),
+    MODEL_CASE("uring.closed_later", one_who_is_late, closed, closed, 1, 1, m0, closes),
+    MODEL_CASE("uring.closed_and_taken", one_to_be_closed_and_a_spare, closed_and_let_go,
+               closed_and_let_go, 1, 1, m0, m1, take_once, closes),
+    MODEL_CASE("uring.left_behind", a_reader_and_a_hog, one_read, one_read, 1, 1, m0, m1,
+               take_from_the_hog, sys_write),
+    MODEL_CASE("uring.left_behind_and_closed", a_reader_to_be_closed_and_a_hog, closed, closed, 1,
+               1, m0, m1, take_from_the_hog, closes),
+    {0},
+};
