@@ -7,10 +7,10 @@ uint32_t rt_fault_kernel;
 
 int rt_fault_slow(enum rt_fault_site site) {
     struct rt_fault_point *f = &rt_fault_points[site];
-    uint32_t n = rt_load_acquire(&f->countdown); /* pairs with rt_fault_arm: the rest of *f */
+    uint32_t n = rt_load_relaxed(&f->countdown);
     while (n != 0) {
         uint32_t next = n > 1 ? n - 1 : rt_load_relaxed(&f->forever) ? 1 : 0;
-        if (!rt_cas(&f->countdown, &n, next))
+        if (!rt_cas_acquire(&f->countdown, &n, next)) /* pairs with rt_fault_arm: the rest of *f */
             continue;
         if (n == 1)
             rt_fetch_add_relaxed(&f->hits, 1);
@@ -24,12 +24,12 @@ void rt_fault_arm(enum rt_fault_site site, uint32_t nth, bool forever, int error
     rt_store_relaxed(&f->forever, forever);
     rt_store_relaxed(&f->error, error);
     rt_store_relaxed(&f->hits, 0);
-    rt_store_seq_cst(&f->countdown, nth);
-    rt_store_seq_cst(&rt_faults_armed, true);
+    rt_store_release(&f->countdown, nth);
+    rt_store_relaxed(&rt_faults_armed, true);
 }
 
 void rt_fault_disarm(void) {
-    rt_store_seq_cst(&rt_faults_armed, false);
+    rt_store_relaxed(&rt_faults_armed, false);
     for (int i = 0; i < RT_FAULT_SITES; i++)
-        rt_store_seq_cst(&rt_fault_points[i].countdown, 0);
+        rt_store_relaxed(&rt_fault_points[i].countdown, 0);
 }

@@ -31,7 +31,7 @@ enum { COPY = 4096 }; /* on a stack that may have 16 KiB */
 /* ---- transfers ------------------------------------------------------------------------------- */
 
 static bool is_stale(const struct rt_fd_op *op) {
-    return rt_load_acquire(&op->slot->gen) != op->gen; /* pairs with fd.c: reset */
+    return rt_load_relaxed(&op->slot->gen) != op->gen;
 }
 
 struct move {

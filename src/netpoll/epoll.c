@@ -88,7 +88,7 @@ static int arm_once(struct rt_fd *s, int fd) {
 /* A foreign thread waits, and perhaps nobody sleeps in the set, because all fell asleep when it was
  * of no use or its sleeper was called away: send somebody there. */
 static void find_a_sleeper(void) {
-    if (rt_load_seq_cst(&ep.sleeper))
+    if (rt_load_relaxed(&ep.sleeper)) /* if not any more: it goes to its loop, and looks there */
         return;
     struct rt_p *p = &rt.ps[0]; /* it is never put away; its M, if awake, looks before it sleeps */
     for (uint32_t i = 0, procs = rt_procs(); i < procs; i++) {
@@ -203,12 +203,12 @@ static void epoll_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
 static enum rt_sleep_mode epoll_sleep_mode(struct rt_m *m) {
     (void)m;
     uint32_t none = 0;
-    return rt_cas(&ep.sleeper, &none, 1) ? RT_SLEEP_POLLER : RT_SLEEP_FUTEX;
+    return rt_cas_acquire(&ep.sleeper, &none, 1) ? RT_SLEEP_POLLER : RT_SLEEP_FUTEX;
 }
 
 static void epoll_sleep_undo(struct rt_m *m) {
     (void)m;
-    rt_store_seq_cst(&ep.sleeper, 0);
+    rt_store_release(&ep.sleeper, 0); /* and what is the sleeper's */
 }
 
 static void epoll_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready) {

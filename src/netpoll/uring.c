@@ -206,7 +206,7 @@ static int post_look(int fd) {
         }
         if (!rt_inbox_post(&u->inbox, look))
             return -ENOMEM;
-        rt_fence_full(); /* the letter, then the gate: pairs with the heavy fence in hand_over */
+        rt_fence_light(); /* the letter, then the gate: pairs with the heavy fence in hand_over */
         if (rt_likely(!rt_gate_is_shut(m))) {
             rt_fd_kick(m);
             return 0;

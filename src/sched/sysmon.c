@@ -165,7 +165,7 @@ static uint64_t suspicion(bool *but_for_threads) {
     uint64_t spawned, ended;
     if (rt_live(&spawned, &ended) == 0) /* a first one may be spawned while we look around here */
         return 0;
-    if ((rt_poller && rt_poller->waits() != 0) || rt_load_seq_cst(&rt.foreign) != 0 ||
+    if ((rt_poller && rt_poller->waits() != 0) || rt_load_relaxed(&rt.foreign) != 0 ||
         rt_globq_size() != 0 || rt_sem_waited() || pool.waits != 0 || rt_procs_changes())
         return 0;
     *but_for_threads = rt_retake_away() != 0; /* nobody tells when it comes back and parks */
