@@ -99,7 +99,19 @@ def texts(root):
                 yield path
 
 
+def check_named_tests(root, text):
+    """`folder.program/case`: does it exist?"""
+    for match in re.finditer(r"`(\w+)\.(\w+)/(\w+)`", text):
+        folder, program, case = match.groups()
+        files = [root / "tests" / folder / name for name in (f"test_{program}.c", f"test_{program}.cc", f"{program}.c")]
+        if not any(f.is_file() and re.search(rf"\bG?Test\(\w+,\s*{case}\b", f.read_text()) for f in files):
+            yield text.count("\n", 0, match.start()) + 1, f"{match.group(0)}: no such test"
+
+
 def faults(root):
+    for path in sorted((root / "docs").glob("*.md")):
+        for number, what in check_named_tests(root, path.read_text()):
+            yield f"{path.relative_to(root)}:{number}: {what}"
     for path in texts(root):
         if path.is_file():
             lines = path.read_text().split("\n")[:-1]
