@@ -62,7 +62,10 @@ static struct victim {
 static void is_reset(void *arg) {
     const struct victim *v = arg;
     char c;
-    ssize_t r = v->way->call(v->fd[0]);
+    ssize_t r;
+    do
+        r = v->way->call(v->fd[0]);
+    while (v->way->writes && r > 0); /* what was full has more room when its bytes have arrived */
     T_ASSERT(r == -ECONNRESET, "%s: %zd", v->way->name, r);
     T_EQ(go_read(v->fd[0], &c, 1), 0); /* it has been told */
     T_EQ(go_write(v->fd[0], "x", 1), -EPIPE);
