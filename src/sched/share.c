@@ -1,14 +1,14 @@
 /* share.c - one runtime for several libraries of a process, which know nothing of each other.
  *
  * They are counted. The first starts the runtime, the last stops it; but one that somebody has
- * started by go_start is his, and is not stopped here. The lock is not held during a stop, or a
+ * started by go_start is his, and is not stopped here: the number of the start is looked at when
+ * nobody else can stop it any more (rt_stop_begin). The lock is not held during a stop, or a
  * green thread that waits for it here would hold the stop up: the state goes to STOPPING under the
  * lock, and whoever comes then is refused. While the last one stops it he is counted still, so that
  * he can try again after -ETIMEDOUT. */
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
-#include "sched/pool.h"
 #include "sched/start.h"
 
 #include <errno.h>
@@ -61,38 +61,25 @@ int go_acquire(void) {
     return err;
 }
 
-/* Under the lock: begin to stop it. */
-static int last_one(void) {
-    uint32_t state = RT_RUNNING;
-    if (rt_m() || rt_pool_is_ours()) /* as go_stop says, which comes too late for it */
-        return -EDEADLK;
-    if (share.stopping)
-        return -EALREADY;
-    rt_cas(&rt.state, &state, RT_STOPPING); /* or somebody has done so */
-    share.stopping = true;
-    return 0;
-}
-
 int go_release(int64_t grace_ns) {
     if (rt_load_relaxed(&rt.state) == RT_FORKED)
         return -ENXIO;
     rt_futex_lock(&share.lock);
     if (share.users == 0)
         rt_fatal("go_release: more often than go_acquire");
-    bool stops = share.users == 1 && share.ours && share.ours == rt_load_relaxed(&rt_starts);
-    int err = stops ? last_one() : 0;
-    if (!stops)
-        share.users--;
+    bool last = share.users == 1 && share.ours;
+    int err = last ? rt_stop_begin(share.ours) : -ENXIO;
+    share.stopping |= err == 0;
+    share.users -= err == -ENXIO; /* he is not the last, or what was ours is over already */
     rt_futex_unlock(&share.lock);
-    if (!stops || err)
-        return err;
-    err = go_stop(grace_ns);
+    if (err)
+        return err == -ENXIO ? 0 : err;
+    err = rt_stop_end(grace_ns);
     rt_futex_lock(&share.lock);
     share.stopping = false;
-    if (err == 0 || err == -ENXIO) { /* by somebody else meanwhile: it is over as well */
+    if (err == 0) {
         share.users--;
         share.ours = 0;
-        err = 0;
     }
     rt_futex_unlock(&share.lock);
     return err;

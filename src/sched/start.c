@@ -470,23 +470,36 @@ static int stop(int64_t grace_ns) {
     return 0;
 }
 
-int go_stop(int64_t grace_ns) {
-    uint32_t now = rt_load_relaxed(&rt.state);
-    if (rt_m() || ((now == RT_RUNNING || now == RT_STOPPING) && rt_pool_is_ours()))
+/* Until rt_stop_end only who has the stopper decides what becomes of the start that runs. */
+int rt_stop_begin(uint32_t number) {
+    if (number && number != rt_load_relaxed(&rt_starts))
+        return -ENXIO;
+    uint32_t state = rt_load_relaxed(&rt.state), idle = 0;
+    if (rt_m() || ((state == RT_RUNNING || state == RT_STOPPING) && rt_pool_is_ours()))
         return -EDEADLK;
-    uint32_t idle = 0;
-    if (!rt_cas_acquire(&stopper, &idle, 1)) /* pairs with the release below */
+    if (!rt_cas_acquire(&stopper, &idle, 1)) /* pairs with the release in rt_stop_end */
         return -EALREADY;
-    uint32_t state = RT_RUNNING;
-    int err = 0;
-    if (!rt_cas(&rt.state, &state, RT_STOPPING) && state != RT_STOPPING)
-        err = -ENXIO;
-    if (err == 0)
-        err = stop(grace_ns);
+    state = rt_load_acquire(&rt.state); /* then the number, which is set before: start */
+    bool there = state == RT_RUNNING || state == RT_STOPPING;
+    there &= number == 0 || number == rt_load_relaxed(&rt_starts);
+    rt_chaos_delay("start: known which, not stopped");
+    if (there && (rt_cas(&rt.state, &state, RT_STOPPING) || state == RT_STOPPING))
+        return 0;
+    rt_store_relaxed(&stopper, 0); /* nothing was done under it */
+    return -ENXIO;
+}
+
+int rt_stop_end(int64_t grace_ns) {
+    int err = stop(grace_ns);
     if (err == 0)
         rt_store_release(&rt.state, RT_STOPPED); /* pairs with the CAS in start */
     rt_store_release(&stopper, 0);
     return err;
+}
+
+int go_stop(int64_t grace_ns) {
+    int err = rt_stop_begin(0);
+    return err ? err : rt_stop_end(grace_ns);
 }
 
 /* ---- go_run ---------------------------------------------------------------------------------- */

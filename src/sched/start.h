@@ -26,6 +26,12 @@ void rt_foreign_leave(void);
 int rt_start(const struct go_options *opt, uint32_t *number);
 extern uint32_t rt_starts;
 
+/* go_stop in two steps, of which the first does not wait. number: of the only start that shall be
+ * stopped, 0: any. 0, and rt_stop_end must follow, which returns 0 or -ETIMEDOUT; -ENXIO: nothing
+ * runs, or another start; -EALREADY: another thread is between the two; -EDEADLK. */
+int rt_stop_begin(uint32_t number);
+int rt_stop_end(int64_t grace_ns);
+
 /* Green threads that have not ended; never too few. Any thread, while the runtime is there. */
 uint64_t rt_live(uint64_t *spawned, uint64_t *ended);
 

@@ -293,6 +293,26 @@ static void start_again(void) {
     model_assert(err == 0);
 }
 
+/* The last user of the first start, and who stops that, too, and starts another. */
+static void first_has_nobody(void) {
+    nobody();
+    rt_starts = 1;
+}
+static void stop_first(void) {
+    int err = rt_stop_begin(1);
+    if (err == 0)
+        err = rt_stop_end(GO_FOREVER);
+    model_assert(err == 0 || err == -EALREADY || err == -ENXIO);
+}
+static void stop_and_start_second(void) {
+    int err;
+    while ((err = go_stop(GO_FOREVER)) == -EALREADY)
+        model_wait_for_change();
+    model_assert(err == 0 || err == -ENXIO);
+    start();
+    stopped = 1;
+}
+
 static void ended(uint32_t n) {
     model_assert(stopped == 1 && ran + refused == n);
     model_assert(rt.state == RT_STOPPED && rt.foreign == 0 && !rt.ps && !rt.ms);
@@ -441,6 +461,8 @@ const struct model_case model_cases[] = {
     RESTING("start_again", nobody, started_again, started_again, 1, 2, stop, m0, start_again, t1),
     RESTING("restarted_beside_close", nobody, started_again, started_again, 1, 2, stop_and_start,
             m0, t1, close_one),
+    RESTING("released_beside_restart", first_has_nobody, started_again, started_again, 1, 2,
+            stop_first, m0, t1, stop_and_start_second),
     RESTING("start", not_started, started, started, 2, 2, start, t0, ask_how_many),
     RESTING("start_two", not_started_two, started, started, 1, 1, start, t0, t1),
     CASE("run", not_started, one_ended, MODEL_NO_PREEMPTION, 1, run_to_its_end, t0, t1),

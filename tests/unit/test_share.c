@@ -53,6 +53,52 @@ Test(share, no_release_of_the_last_one_inside_go_blocking) {
     T_EQ(go_procs(), 0);
 }
 
+/* One stops what is ours, and starts one of his own, while we give ours back. */
+enum { ROUNDS = 100 };
+static uint32_t acquired, released, stopped; /* so many times */
+
+static void wait_for(const uint32_t *count, uint32_t n) {
+    while (rt_load_acquire(count) < n)
+        sched_yield();
+}
+
+static void nothing(void *arg T_UNUSED) {
+}
+
+static void *takes_its_place(void *arg T_UNUSED) {
+    for (uint32_t n = 1; n <= ROUNDS; n++) {
+        int r;
+        wait_for(&acquired, n);
+        while ((r = go_stop(GO_FOREVER)) == -EALREADY) /* we are at it */
+            sched_yield();
+        T_ASSERT(r == 0 || r == -ENXIO, "%d", r);
+        T_EQ(go_start(NULL), 0);
+        for (int i = 0; i < 20; i++)
+            T_SPAWN(nothing, NULL); /* it is his, and runs */
+        wait_for(&released, n);
+        t_stop();
+        rt_store_release(&stopped, n);
+    }
+    return NULL;
+}
+
+Test(share, a_release_stops_nothing_that_another_has_started_meanwhile) {
+    pthread_t t;
+    t_start_threads(&t, 1, takes_its_place);
+    for (uint32_t n = 1; n <= ROUNDS; n++) {
+        int r;
+        wait_for(&stopped, n - 1);
+        T_EQ(go_acquire(), 0);
+        rt_store_release(&acquired, n);
+        while ((r = go_release(GO_FOREVER)) == -EALREADY)
+            sched_yield();
+        T_EQ(r, 0);
+        rt_store_release(&released, n);
+    }
+    t_join_threads(&t, 1);
+    T_EQ(go_procs(), 0);
+}
+
 Test(share, what_was_started_after_ours_is_not_ours) {
     T_EQ(go_acquire(), 0);
     t_stop();
@@ -122,10 +168,6 @@ static struct {
     uint32_t acquired, refused, end;
     int released;
 } green;
-
-static void nothing(void *arg) {
-    (void)arg;
-}
 
 static void from_green(void *arg) {
     (void)arg;
