@@ -23,9 +23,10 @@ enum rt_fault_site {
     RT_FAULT_SITES
 };
 
+enum { RT_FAULT_FOREVER = 1 << 30 };
+
 struct rt_fault_point {
-    uint32_t countdown; /* 0 = off; 1 = the next call fails */
-    uint32_t forever;
+    uint32_t countdown; /* 0: off; 1: the next call fails; RT_FAULT_FOREVER: and all after it */
     int error;          /* positive errno */
     uint32_t hits;      /* calls that were told the error since it was armed */
 };
@@ -40,6 +41,7 @@ static inline int rt_fault(enum rt_fault_site site) {
     return rt_unlikely(rt_load_relaxed(&rt_faults_armed)) ? rt_fault_slow(site) : 0;
 }
 
+/* nth < RT_FAULT_FOREVER. */
 void rt_fault_arm(enum rt_fault_site site, uint32_t nth, bool forever, int error);
 void rt_fault_disarm(void);
 

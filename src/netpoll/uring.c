@@ -38,9 +38,8 @@
  * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
  * and ask another M. An heir that comes so late that the thread has another P by now finds the gate
  * open, and leaves alone what was polled with that. The thread cancels all that is left on its ring
- * when it becomes a spare, or is locked to its green thread; until then a descriptor that is closed
- * but was polled there is not let go by the kernel, so its FIN waits for the hog (the close does
- * not).
+ * when it becomes a spare, or is locked to its green thread; until then the kernel does not let go
+ * what was polled there, so the FIN of a close waits for the hog (the close does not).
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
  * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
@@ -194,7 +193,7 @@ static struct rt_m *m_for_foreign(void) {
     return awake;
 }
 
-/* Ask some M to look at fd. */
+/* Ask some M to look at fd; again when its P was taken just then: the heir may have missed it. */
 static int post_look(int fd) {
     uint64_t look = (uint64_t)TAG_LOOK << 60 | (uint64_t)(unsigned)fd << 32;
     for (;;) {
@@ -211,7 +210,6 @@ static int post_look(int fd) {
             rt_fd_kick(m);
             return 0;
         }
-        /* Its P was just taken: perhaps the heir has not found the letter. */
     }
 }
 
@@ -276,8 +274,10 @@ static void poll_over(struct rt_fd *s) {
 
 /* Lock held: a poll stays behind on the ring of m, which has lost its P. */
 static void strand(struct rt_fd *s, const struct rt_m *m) {
-    if (rt_load_relaxed(&m->away) == RT_AWAY_NOT || s->polls == 0)
-        return; /* it is, or is about to be, a spare with nothing in flight */
+    const struct uring *u = m->poller; /* who reaps there says so before he takes the lock */
+    bool dropped = rt_load_relaxed(&u->inflight) == 0 || rt_load_relaxed(&m->away) == RT_AWAY_NOT;
+    if (dropped || s->polls == 0)
+        return;
     s->stranded++;
     count_poll_off(s);
 }
@@ -303,7 +303,7 @@ static int uring_arm(struct rt_fd *s, int fd) {
     if (rt_likely(!rt_gate_is_shut(rt_m())))
         return err;
     leave_polls(rt_m(), s); /* whether the heir has found them or not */
-    return post_look(fd);
+    return post_look(fd) == 0 ? 0 : -EAGAIN; /* they were for others, too: again, not "no memory" */
 }
 
 static void uring_disarm(struct rt_fd *s, int fd) {
@@ -382,7 +382,7 @@ static bool serve_inbox(struct uring *u) {
 
 /* ---- a close waits ---- */
 
-/* The letters of those who close what was polled here. */
+/* Letters of those who close what was polled here. */
 static void serve_closes(struct uring *u) {
     uint64_t items[INBOX_BATCH];
     uint32_t i = 0, n = rt_inbox_take_some(&u->inbox, items, INBOX_BATCH, TAG_MASK,

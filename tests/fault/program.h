@@ -338,7 +338,7 @@ static uint32_t program_run(enum rt_fault_site site, uint32_t nth, bool forever,
             rt_fault_disarm(); /* from here on it must end */
         t_relax();
     }
-    uint32_t left = rt_load_seq_cst(&rt_fault_points[site].countdown);
+    uint32_t left = rt_load_seq_cst(&rt_fault_points[site].countdown) & (RT_FAULT_FOREVER - 1);
     rt_fault_disarm();
     T_EQ(pthread_join(t, NULL), 0);
     return nth - left;
@@ -346,7 +346,7 @@ static uint32_t program_run(enum rt_fault_site site, uint32_t nth, bool forever,
 
 /* Nothing fails and nothing may be reported. The number of calls that the site sees. */
 static uint32_t program_strict(enum rt_fault_site site) {
-    return program_run(site, UINT32_MAX, false, EIO, 0, UINT32_MAX);
+    return program_run(site, RT_FAULT_FOREVER - 1, false, EIO, 0, UINT32_MAX);
 }
 
 static inline const char *asked_engine(void) {

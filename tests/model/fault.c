@@ -44,6 +44,15 @@ static void one_or_none_failed(void) {
     model_assert(failed <= 1 && rt_fault_points[SITE].countdown == (failed ? 0 : 1));
 }
 
+/* Or each from the first that sees it. */
+static void arm_all(void) {
+    rt_fault_arm(SITE, 1, true, ENOMEM);
+    call();
+}
+static void all_failed_since(void) {
+    model_assert(failed >= 1 && failed <= 3 && rt_fault(SITE) == -ENOMEM);
+}
+
 static void arm_and_disarm(void) {
     rt_fault_arm(SITE, 1, true, ENOMEM);
     rt_fault_disarm();
@@ -58,6 +67,7 @@ const struct model_case model_cases[] = {
     MODEL_CASE("fault.second_and_all", arm_second_and_all, three_failed, NULL, 0, 0, two_calls,
                two_calls),
     MODEL_CASE("fault.armed", NULL, one_or_none_failed, NULL, 0, 0, arm_first, two_calls),
+    MODEL_CASE("fault.all_armed", NULL, all_failed_since, NULL, 0, 0, arm_all, two_calls),
     MODEL_CASE("fault.disarmed", NULL, none_is_armed, NULL, 0, 0, arm_and_disarm, two_calls),
     {0},
 };

@@ -19,14 +19,16 @@
 enum { FD = 3, ENGINE_MS = 2 };
 
 static uint32_t readable; /* bytes in the file */
-static uint32_t holds;    /* polls of it that keep it open */
 static uint32_t is_closed;
 static uint32_t nread, nclosed;
 static bool hog_holds; /* perhaps */
 static uint32_t hogging;
 
-/* The engine's kernel: there is something to be read. */
+/* The engine's kernel: there is something to be read; polls that keep the file open, as far as one
+ * knows; and all of them, in flight or prepared, when nobody runs. */
 static void tell(void);
+static bool is_held(void);
+static uint32_t asked(void);
 
 void rt_wait_ended(uint32_t *refused, const char *call, int err) {
     (void)call;
@@ -49,7 +51,7 @@ int rt_sys_fd_ready(int fd, short events) {
 /* A poll that holds it would keep it open: a peer would wait for its end. Only one that a hog has
  * taken along may. */
 int rt_sys_close(int fd) {
-    model_assert(fd == FD && (rt_load_relaxed(&holds) == 0 || hog_holds));
+    model_assert(fd == FD && !is_held());
     rt_store_relaxed(&is_closed, 1);
     return 0;
 }
@@ -129,11 +131,14 @@ static inline void take_then_write(void) {
     sys_write();
 }
 
-static inline void queue(void (*fn)(void *)) {
-    machine_be(0, &gs[0]);
+static inline void queue_on(unsigned i, void (*fn)(void *)) {
+    machine_be(i, &gs[i]);
     model_assert(go_spawn(fn, NULL) == 0);
-    ms[0].g = NULL;
+    ms[i].g = NULL;
     model_be(NULL);
+}
+static inline void queue(void (*fn)(void *)) {
+    queue_on(0, fn);
 }
 
 /* As rw.c does it. */
@@ -246,20 +251,23 @@ static inline void one_who_is_late(void) {
     queue(waits_a_little);
 }
 
+static inline void all_are_counted(void) {
+    const struct rt_fd *s = rt_fd_at(FD);
+    model_assert(!s->waiters && s->polls + s->stranded == asked());
+}
 static inline void one_read(void) {
-    model_assert(nread == 1 && readable == 0 && !rt_fd_at(FD)->waiters);
+    model_assert(nread == 1 && readable == 0);
+    all_are_counted();
 }
 /* What a hog has taken along it may count for as long as it hogs: a letter that comes when the heir
  * has been there lies with it. */
 static inline void closed(void) {
-    const struct rt_fd *s = rt_fd_at(FD);
-    model_assert(nread + nclosed == 1 && is_closed && !s->waiters);
-    model_assert(hog_holds || (s->polls == 0 && s->stranded == 0));
+    model_assert(nread + nclosed == 1 && is_closed && (hog_holds || asked() == 0));
+    all_are_counted();
 }
 static inline void closed_and_let_go(void) {
     hog_holds = false;
     closed();
-    model_assert(holds == 0);
 }
 
 #endif

@@ -25,6 +25,7 @@ static struct kernel_ring {
     /* Any thread: */
     uint32_t asks;   /* polls of the file */
     uint32_t bell;   /* rung */
+    uint32_t holds;  /* the same, but no order goes with it */
     uint32_t queue;  /* where it is waited for answers */
 } kernel[RINGS];
 static unsigned nrings;
@@ -47,7 +48,7 @@ static void answer(struct io_uring *u, uint64_t data) {
 
 static void let_go(struct kernel_ring *k, int i) {
     k->polls[i].on = false;
-    rt_fetch_sub_relaxed(&holds, 1);
+    rt_fetch_sub_relaxed(&k->holds, 1);
     rt_fetch_sub(&k->asks, 1);
     answer(&k->ring->u, k->polls[i].data);
 }
@@ -64,7 +65,7 @@ static void ask(struct kernel_ring *k, const struct io_uring_sqe *e) {
     k->polls[i].on = true;
     k->polls[i].fd = e->fd;
     k->polls[i].data = e->user_data;
-    rt_fetch_add_relaxed(&holds, 1);
+    rt_fetch_add_relaxed(&k->holds, 1);
     rt_fetch_add(&k->asks, 1);
 }
 
@@ -96,8 +97,26 @@ static void wake(struct kernel_ring *k) {
     rt_sys_futex_wake(&k->queue, 1);
 }
 
+/* A hog, if there is one, is M 0. */
+static bool is_held(void) {
+    uint32_t n = 0;
+    for (unsigned i = hog_holds; i < nrings; i++)
+        n += rt_load_relaxed(&kernel[i].holds);
+    return n != 0;
+}
+static uint32_t asked(void) {
+    uint32_t n = 0;
+    for (unsigned i = 0; i < nrings; i++) {
+        n += kernel[i].holds;
+        for (unsigned k = 0; k < kernel[i].ring->u.sq.n; k++)
+            n += kernel[i].ring->u.sq.entries[k].op == MODEL_POLL_ADD;
+    }
+    return n;
+}
+
 int rt_ring_submit(struct rt_ring *r) {
     struct kernel_ring *k = of(r);
+    model_assert(rt_m() && rt_m()->poller == (void *)r); /* or -EEXIST: SINGLE_ISSUER */
     struct io_uring *u = &r->u;
     for (unsigned i = 0; i < u->sq.n; i++) {
         const struct io_uring_sqe *e = &u->sq.entries[i];
@@ -167,6 +186,22 @@ static void tell(void) {
         }
 }
 
+/* ---- a green thread closes, on another M ----------------------------------------------------- */
+
+static void closes_green(void *arg) {
+    (void)arg;
+    closes();
+}
+static void two_ps_and_two_rings(void) {
+    start_with(2);
+    naps_are_long();
+}
+static void a_reader_and_a_closer(void) {
+    two_ps_and_two_rings();
+    queue_on(0, reads_or_is_closed);
+    queue_on(1, closes_green);
+}
+
 const struct model_case model_cases[] = {
     MODEL_CASE("uring.read", a_reader, one_read, one_read, 2, 1, m0, sys_write),
     MODEL_CASE("uring.foreign", start, one_read, one_read, 1, 1, m0, foreign_reads, sys_write),
@@ -178,6 +213,7 @@ const struct model_case model_cases[] = {
                take_then_write, foreign_reads),
     MODEL_CASE("uring.closed", a_reader_to_be_closed, closed, closed, 1, 1, m0, closes),
     MODEL_CASE("uring.closed_later", one_who_is_late, closed, closed, 1, 1, m0, closes),
+    MODEL_CASE("uring.closed_by_green", a_reader_and_a_closer, closed, closed, 1, 1, m0, m1),
     MODEL_CASE("uring.closed_and_taken", one_to_be_closed_and_a_spare, closed_and_let_go,
                closed_and_let_go, 1, 1, m0, m1, take_once, closes),
     MODEL_CASE("uring.left_behind", a_reader_and_a_hog, one_read, one_read, 1, 1, m0, m1,
