@@ -85,8 +85,8 @@ static int arm_once(struct rt_fd *s, int fd) {
     return err;
 }
 
-/* A foreign thread waits, and perhaps nobody sleeps in the set, because all fell asleep when it was
- * of no use or its sleeper was called away: send somebody there. */
+/* A foreign thread waits, and perhaps nobody sleeps in the set, because its sleeper was called away
+ * and hogs: send somebody there, who is quicker than sysmon. */
 static void find_a_sleeper(void) {
     if (rt_load_relaxed(&ep.sleeper)) /* if not any more: it goes to its loop, and looks there */
         return;

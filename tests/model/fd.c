@@ -6,6 +6,7 @@
  * engine that has been armed is asked nothing:
  * whoever writes delivers the event himself, after it, as the collector of epoll.c does. */
 #include "machine.h"
+#include "read.h"
 
 #include "base/lock.h"
 #include "base/sys.h"
@@ -109,32 +110,17 @@ static void open_in_scope(void) {
     go_scope_enter(&scope, GO_FOREVER); /* of thread 0 */
 }
 
-/* As rw.c does it. */
-static int read_one(void) {
-    struct rt_fd_op op;
-    int r = rt_fd_begin(&op, FD);
-    if (r)
-        return r;
-    for (;;) {
-        r = -EAGAIN;
-        if (rt_fd_fresh(&op, RT_IN)) {
-            r = sys_read();
-            /* Who has waited on the first file reads from no other, and before it is closed; who
-             * takes itself for one that reads from the next one has not begun on the first. */
-            if (op.held && op.gen == FIRST)
-                model_assert(first_is_open && (r == 1 || r == -EAGAIN));
-            model_assert(op.gen != NEXT || r == 2);
-            if (r == -EAGAIN)
-                rt_fd_drained(&op, RT_IN);
-        }
-        if (r != -EAGAIN)
-            break;
-        r = rt_fd_wait(&op, POLLIN, GO_FOREVER, RT_WHY_IO_READ);
-        if (r != 0)
-            break;
-    }
-    rt_fd_end(&op);
+/* Who has waited on the first file reads from no other, and before it is closed; who takes itself
+ * for one that reads from the next one has not begun on the first. */
+static int take(const struct rt_fd_op *op) {
+    int r = sys_read();
+    if (op->held && op->gen == FIRST)
+        model_assert(first_is_open && (r == 1 || r == -EAGAIN));
+    model_assert(op->gen != NEXT || r == 2);
     return r;
+}
+static int read_one(void) {
+    return read_by(FD, take);
 }
 static void read_byte(void) {
     model_assert(read_one() == 1);

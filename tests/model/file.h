@@ -5,6 +5,7 @@
 #define MODEL_FILE_H
 
 #include "machine.h"
+#include "read.h"
 
 #include "base/sys.h"
 #include "base/sys_io.h"
@@ -56,7 +57,8 @@ int rt_sys_close(int fd) {
     return 0;
 }
 
-static inline int sys_read(void) {
+static inline int sys_read(const struct rt_fd_op *op) {
+    (void)op;
     if (rt_load_relaxed(&is_closed))
         return -EBADF;
     uint32_t n = rt_load_relaxed(&readable);
@@ -141,27 +143,8 @@ static inline void queue(void (*fn)(void *)) {
     queue_on(0, fn);
 }
 
-/* As rw.c does it. */
 static inline int read_one(void) {
-    struct rt_fd_op op;
-    int r = rt_fd_begin(&op, FD);
-    if (r)
-        return r;
-    for (;;) {
-        r = -EAGAIN;
-        if (rt_fd_fresh(&op, RT_IN)) {
-            r = sys_read();
-            if (r == -EAGAIN)
-                rt_fd_drained(&op, RT_IN);
-        }
-        if (r != -EAGAIN)
-            break;
-        r = rt_fd_wait(&op, POLLIN, GO_FOREVER, RT_WHY_IO_READ);
-        if (r != 0)
-            break;
-    }
-    rt_fd_end(&op);
-    return r;
+    return read_by(FD, sys_read);
 }
 
 static inline void reads(void *arg) {
