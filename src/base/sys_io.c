@@ -398,6 +398,11 @@ void rt_sys_eventfd_drain(int fd) {
     (void)RETRY(read(fd, &count, sizeof count));
 }
 
+int rt_sys_replace(int fd, int to) {
+    int r = RETRY(dup3(fd, to, O_CLOEXEC));
+    return r < 0 ? r : 0;
+}
+
 int rt_sys_epoll_create(void) {
     int err = rt_fault(RT_FAULT_EPOLL);
     return err ? err : KEEP_ERRNO(int, epoll_create1(EPOLL_CLOEXEC));

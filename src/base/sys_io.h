@@ -93,6 +93,8 @@ int rt_sys_signalfd(const sigset_t *set); /* non-blocking */
 int rt_sys_eventfd(bool nonblocking);
 void rt_sys_eventfd_add(int fd);
 void rt_sys_eventfd_drain(int fd); /* of a non-blocking one */
+/* The number `to`, which stays in use all the time, means the file of fd from now on. */
+int rt_sys_replace(int fd, int to);
 
 int rt_sys_epoll_create(void);
 int rt_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events, uint64_t data);

@@ -38,7 +38,7 @@ enum rt_fd_kind { /* which call to try first; a guess that the system calls corr
 /* uring: the poll in flight for one direction; epoll does not use it. Under the slot's lock. */
 struct rt_fd_poll {
     uint32_t seq;   /* of the latest poll: a completion with another is stale */
-    uint16_t owner; /* index of the M whose ring has it, + 1; 0: none; an heir peeks without lock */
+    uint16_t owner; /* the ring that has it; 0: none; an heir peeks without lock */
     uint16_t mask;
 };
 
@@ -53,9 +53,9 @@ struct rt_fd {
     uint32_t held;    /* calls that have waited and try again: its number is theirs until then */
     void *waiters; /* queue of struct rt_fd_waiter; under the lock */
     struct rt_fd_poll poll[2];
-    /* uring: polls in flight on all rings, each holds the file; under the lock. */
-    uint32_t polls;    /* a close waits for these, on this word */
-    uint32_t stranded; /* of threads that have lost their P: no close waits */
+    /* uring: polls in flight on all rings, each holds the file. Written under the lock; a close
+     * waits on this word. */
+    uint32_t polls;
 } __attribute__((aligned(RT_CACHE_LINE)));
 
 struct rt_fd_waiter {
@@ -89,7 +89,7 @@ struct rt_fd_engine {
     void (*disarm)(struct rt_fd *s, int fd);
     /* After that, without the lock, RT_FD_CLOSING set: wait until nothing that was armed holds the
      * file of s, but not for long. NULL: nothing does. */
-    void (*settle)(struct rt_fd *s, int fd);
+    void (*settle)(struct rt_fd *s);
 };
 enum { RT_FD_ALWAYS = 1 };
 extern const struct rt_fd_engine *rt_fd_engine;

@@ -1,15 +1,15 @@
 /* inbox.c - see inbox.h. The array doubles when it is full; it is allocated outside the lock, which
- * spins. A letter that was taken keeps its room until it is settled: to put it back cannot fail,
- * since somebody waits for each. */
+ * spins. */
 #include "netpoll/inbox.h"
 
 #include "base/lock.h"
 #include "base/sys.h"
 
+#include <errno.h>
 #include <string.h>
 
 void rt_inbox_init(struct rt_inbox *b) {
-    *b = (struct rt_inbox){.cap = RT_INBOX_FIRST, .items = b->first};
+    *b = (struct rt_inbox){.cap = RT_INBOX_FIRST, .items = b->first, .closed = true};
 }
 
 void rt_inbox_free(struct rt_inbox *b) {
@@ -18,32 +18,59 @@ void rt_inbox_free(struct rt_inbox *b) {
     rt_inbox_init(b);
 }
 
-/* Lock held: a larger array, unless somebody else has made one. What is left over is returned. */
+/* ---- under the lock -------------------------------------------------------------------------- */
+
+static uint32_t there(const struct rt_inbox *b) {
+    return b->kept + b->waiting;
+}
+
+static void add_waiting(struct rt_inbox *b, uint64_t letter) {
+    b->items[there(b)] = letter;
+    rt_store_relaxed(&b->waiting, b->waiting + 1);
+}
+
+static void add_kept(struct rt_inbox *b, uint64_t letter) {
+    b->items[there(b)] = b->items[b->kept];
+    b->items[b->kept++] = letter;
+}
+
+static uint64_t remove_waiting(struct rt_inbox *b, uint32_t i) {
+    uint64_t letter = b->items[i];
+    b->items[i] = b->items[there(b) - 1];
+    rt_store_relaxed(&b->waiting, b->waiting - 1);
+    return letter;
+}
+
+static void remove_kept(struct rt_inbox *b, uint32_t i) {
+    b->items[i] = b->items[b->kept - 1];
+    b->items[b->kept - 1] = b->items[there(b) - 1];
+    b->kept--;
+}
+
+/* A larger array, unless somebody else has made one. What is left over is returned. */
 static uint64_t *grow(struct rt_inbox *b, uint64_t *fresh, uint32_t cap) {
     if (cap <= b->cap)
         return fresh;
-    memcpy(fresh, b->items, b->n * sizeof *fresh);
+    memcpy(fresh, b->items, there(b) * sizeof *fresh);
     uint64_t *old = b->items == b->first ? NULL : b->items;
     b->items = fresh;
     b->cap = cap;
     return old;
 }
 
-bool rt_inbox_post(struct rt_inbox *b, uint64_t item) {
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+/* Room for one more, and the lock; or neither. */
+static int lock_with_room(struct rt_inbox *b) {
     for (;;) {
         rt_lock(&b->lock);
         uint32_t cap = b->cap;
-        bool done = b->n + b->lent < cap;
-        if (done) {
-            b->items[b->n] = item;
-            rt_store_relaxed(&b->n, b->n + 1);
-        }
+        if (there(b) + b->lent < cap)
+            return 0;
         rt_unlock(&b->lock);
-        if (done)
-            return true;
         uint64_t *fresh = rt_sys_alloc(2 * (size_t)cap * sizeof *fresh);
         if (!fresh)
-            return false;
+            return -ENOMEM;
         rt_lock(&b->lock);
         uint64_t *old = grow(b, fresh, 2 * cap);
         rt_unlock(&b->lock);
@@ -51,31 +78,80 @@ bool rt_inbox_post(struct rt_inbox *b, uint64_t item) {
     }
 }
 
-uint32_t rt_inbox_take_some(struct rt_inbox *b, uint64_t *out, uint32_t max, uint64_t mask,
-                            uint64_t is) {
-    if (!rt_inbox_any(b))
-        return 0;
-    rt_lock(&b->lock);
-    uint32_t n = 0, stay = 0;
-    for (uint32_t i = 0; i < b->n; i++)
-        if (n < max && (b->items[i] & mask) == is)
-            out[n++] = b->items[i];
-        else
-            b->items[stay++] = b->items[i];
-    rt_store_relaxed(&b->n, stay);
-    b->lent += n;
+int rt_inbox_post(struct rt_inbox *b, uint64_t letter) {
+    int err = lock_with_room(b);
+    if (err)
+        return err;
+    if (b->closed)
+        err = -ESHUTDOWN;
+    else
+        add_waiting(b, letter);
     rt_unlock(&b->lock);
-    return n;
+    return err;
 }
 
-uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max) {
-    return rt_inbox_take_some(b, out, max, 0, 0);
+int rt_inbox_keep(struct rt_inbox *b, uint64_t letter) {
+    int err = lock_with_room(b);
+    if (err)
+        return err;
+    add_kept(b, letter);
+    rt_unlock(&b->lock);
+    return 0;
 }
 
-void rt_inbox_settle(struct rt_inbox *b, const uint64_t *items, uint32_t n, uint32_t left) {
+bool rt_inbox_take(struct rt_inbox *b, uint64_t *letter) {
+    if (!rt_inbox_any(b)) /* nobody but the owner takes away */
+        return false;
     rt_lock(&b->lock);
-    b->lent -= n;
-    memcpy(b->items + b->n, items + n - left, left * sizeof *items);
-    rt_store_relaxed(&b->n, b->n + left);
+    *letter = remove_waiting(b, b->kept);
+    b->lent = 1;
+    rt_unlock(&b->lock);
+    return true;
+}
+
+void rt_inbox_keep_taken(struct rt_inbox *b, uint64_t letter) {
+    rt_lock(&b->lock);
+    add_kept(b, letter);
+    b->lent = 0;
+    rt_unlock(&b->lock);
+}
+
+void rt_inbox_put_back(struct rt_inbox *b, uint64_t letter) {
+    rt_lock(&b->lock);
+    add_waiting(b, letter);
+    b->lent = 0;
+    rt_unlock(&b->lock);
+}
+
+void rt_inbox_done(struct rt_inbox *b) {
+    rt_lock(&b->lock);
+    b->lent = 0;
+    rt_unlock(&b->lock);
+}
+
+bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter) {
+    rt_lock(&b->lock);
+    uint32_t n = there(b), i = 0;
+    while (i < n && b->items[i] != letter)
+        i++;
+    if (i < b->kept)
+        remove_kept(b, i);
+    else if (i < n)
+        remove_waiting(b, i);
+    rt_unlock(&b->lock);
+    return i < n;
+}
+
+void rt_inbox_open(struct rt_inbox *b) {
+    rt_lock(&b->lock);
+    b->closed = false;
+    rt_unlock(&b->lock);
+}
+
+void rt_inbox_close(struct rt_inbox *b) {
+    rt_lock(&b->lock);
+    b->closed = true;
+    rt_store_relaxed(&b->waiting, there(b));
+    b->kept = 0;
     rt_unlock(&b->lock);
 }

@@ -1,7 +1,7 @@
-/* inbox.h - requests that other threads leave for the owner of a ring: a few words under a lock.
+/* inbox.h - letters to the owner of a ring: what it shall do, and polls whose answers are awaited.
  *
- * Rare (a close, a foreign thread), so it is the simplest thing that is right. `n` is also read
- * without the lock: the poster rings afterwards (rt_fd_kick), so a stale 0 is looked at again. */
+ * A letter waits until the owner takes it. What it took it then either keeps here, until it is
+ * forgotten, or puts back, or is done with. A lock each time: there are few of these. */
 #ifndef RT_INBOX_H
 #define RT_INBOX_H
 
@@ -14,27 +14,40 @@ enum { RT_INBOX_FIRST = 16 };
 
 struct rt_inbox {
     uint32_t lock;
-    uint32_t n, cap; /* n + lent <= cap */
-    uint32_t lent;   /* room kept for what was taken and may come back */
+    uint32_t kept;    /* items[0 .. kept - 1] are */
+    uint32_t waiting; /* items[kept .. kept + waiting - 1]; any thread peeks */
+    uint32_t lent;    /* 1: one was taken, and may come back */
+    uint32_t cap;     /* kept + waiting + lent <= cap */
+    bool closed;
     uint64_t *items;
     uint64_t first[RT_INBOX_FIRST];
 };
 
+/* Empty and closed; what it had is forgotten. */
 void rt_inbox_init(struct rt_inbox *b);
 void rt_inbox_free(struct rt_inbox *b);
-/* Any thread. False: out of memory. */
-bool rt_inbox_post(struct rt_inbox *b, uint64_t item);
-/* Owner, or its heir: up to max items, in the order in which they were posted. */
-uint32_t rt_inbox_take(struct rt_inbox *b, uint64_t *out, uint32_t max);
-/* Of them those whose bits `mask` are `is`; the others stay where they are. */
-uint32_t rt_inbox_take_some(struct rt_inbox *b, uint64_t *out, uint32_t max, uint64_t mask,
-                            uint64_t is);
-/* After a take of n > 0: the last `left` of these items could not be served and are posted again,
- * behind what has come meanwhile. Needs no memory. */
-void rt_inbox_settle(struct rt_inbox *b, const uint64_t *items, uint32_t n, uint32_t left);
+
+/* Any thread. 0; -ESHUTDOWN: it is closed; -ENOMEM. */
+int rt_inbox_post(struct rt_inbox *b, uint64_t letter);
+
+/* These are the owner's. A letter that waits; it must be kept, put back or done with before the
+ * next is taken: that needs no memory. */
+bool rt_inbox_take(struct rt_inbox *b, uint64_t *letter);
+void rt_inbox_keep_taken(struct rt_inbox *b, uint64_t letter);
+void rt_inbox_put_back(struct rt_inbox *b, uint64_t letter);
+void rt_inbox_done(struct rt_inbox *b);
+/* One that was never posted. 0; -ENOMEM. */
+int rt_inbox_keep(struct rt_inbox *b, uint64_t letter);
+/* Whether it is kept or waits. False: it is not there. */
+bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter);
+
+/* The next owner's, before anybody else sees it. */
+void rt_inbox_open(struct rt_inbox *b);
+/* The heir of the owner. What is kept waits again, for the heir; who posts is told. */
+void rt_inbox_close(struct rt_inbox *b);
 
 static inline bool rt_inbox_any(const struct rt_inbox *b) {
-    return rt_load_relaxed(&b->n) != 0;
+    return rt_load_relaxed(&b->waiting) != 0;
 }
 
 #endif

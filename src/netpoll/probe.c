@@ -70,16 +70,16 @@ static int run(struct rt_ring *r, int bell) {
 
 int rt_ring_self_test(void) {
     struct rt_ring ring;
-    int err = rt_ring_setup(&ring, 8, 16);
+    rt_ring_init(&ring);
+    ring.on_trial = true;
+    int err = rt_ring_make(&ring, 8, 16);
     if (err)
         return err;
-    ring.on_trial = true;
     int bell = rt_sys_eventfd(true);
     err = bell < 0 ? bell : rt_ring_enable(&ring);
     if (err == 0)
         err = run(&ring, bell);
-    rt_ring_disable(&ring);
-    rt_ring_free(&ring);
+    rt_ring_end(&ring);
     if (bell >= 0)
         rt_sys_close(bell);
     return err;

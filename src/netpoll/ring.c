@@ -5,7 +5,8 @@
  * SUBMIT_ALL goes on after an entry that fails. R_DISABLED: rings are made by the thread that
  * starts the runtime, where running out of descriptors or memory is still an answer and not an
  * accident, and bound to their worker when that enables them. Price: their memory lies near the
- * thread that started.
+ * thread that started. Their descriptors are not registered: that would hold them for as long as
+ * their thread lives.
  *
  * liburing 2.3 or newer does the work: it maps the ring, keeps the four indices and orders them
  * against the kernel. One thing it cannot do: sleep without being counted as waiting for a disk,
@@ -20,13 +21,21 @@
  * descriptor, or a seccomp filter came late. So would a completion that the kernel had no memory
  * for (EBADR, once). That is the end of the program, with a line that says so.
  *
+ * A ring that goes with a P (uring.c) is made again, for the same thread. Who rings its bell may be
+ * late: so the number of the eventfd is given back at the end only. But the read in flight on the
+ * freed ring may still be there, and must not answer for the next one's: so it is another eventfd
+ * behind the number each time (dup3). Nor is the number of a freed ring given back, or where all
+ * descriptors are used up the next could not be made.
+ *
  * errno: on x86-64 and aarch64 liburing makes its system calls by itself and does not touch errno;
  * a build of it that goes through libc does. */
 #include "netpoll/ring.h"
 
 #include "base/chaos.h"
 #include "base/fault.h"
+#include "base/lock.h"
 #include "base/log.h"
+#include "base/sys_io.h"
 
 #include <errno.h>
 #include <string.h>
@@ -84,7 +93,7 @@ static int set_up(struct io_uring *u, unsigned entries, struct io_uring_params *
     return err;
 }
 
-int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
+static int make(struct rt_ring *r, unsigned entries, unsigned completions) {
     unsigned tiny = (unsigned)-rt_fault(RT_FAULT_TINY);
     if (tiny) {
         entries = tiny;
@@ -97,7 +106,6 @@ int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
     };
     if (RT_RING_DEFERRED)
         p.flags |= IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
-    *r = (struct rt_ring){0};
     int err = rt_fault(RT_FAULT_RING);
     if (err == 0)
         err = KEEP_ERRNO(set_up(&r->u, entries, &p));
@@ -105,11 +113,60 @@ int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
     return err;
 }
 
+/* ---- a ring after the other ------------------------------------------------------------------ */
+
+static void close_fd(int *fd) {
+    if (*fd >= 0)
+        rt_sys_close(*fd);
+    *fd = -1;
+}
+
+static int new_bell(struct rt_ring *r) {
+    int fd = rt_sys_eventfd(false); /* blocking: reads in flight of a non-blocking one fail */
+    if (fd < 0)
+        return fd;
+    if (r->bell < 0) {
+        r->bell = fd;
+        return 0;
+    }
+    int err = rt_sys_replace(fd, r->bell);
+    rt_sys_close(fd);
+    return err;
+}
+
+void rt_ring_init(struct rt_ring *r) {
+    *r = (struct rt_ring){.bell = -1, .kept = -1};
+}
+
+int rt_ring_make(struct rt_ring *r, unsigned entries, unsigned completions) {
+    static uint32_t lock; /* or two that need two descriptors would each take one */
+    bool first = r->bell < 0;
+    rt_lock(&lock);
+    close_fd(&r->kept);
+    int err = new_bell(r);
+    if (err == 0)
+        err = make(r, entries, completions);
+    if (err && first)
+        close_fd(&r->bell); /* nobody knows it */
+    rt_unlock(&lock);
+    return err;
+}
+
 void rt_ring_free(struct rt_ring *r) {
     if (!r->made)
         return;
     r->made = false;
+    if (rt_sys_replace(r->bell, r->u.ring_fd) == 0) {
+        r->kept = r->u.ring_fd;
+        r->u.ring_fd = -1; /* not for liburing to close */
+    }
     (void)KEEP_ERRNO((io_uring_queue_exit(&r->u), 0));
+}
+
+void rt_ring_end(struct rt_ring *r) {
+    rt_ring_free(r);
+    close_fd(&r->kept);
+    close_fd(&r->bell);
 }
 
 int rt_ring_enable(struct rt_ring *r) {
@@ -123,20 +180,10 @@ int rt_ring_enable(struct rt_ring *r) {
     r->wait_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
     if (r->u.features & RT_FEAT_NO_IOWAIT)
         r->wait_flags |= RT_ENTER_NO_IOWAIT;
-    /* Both of these only make things cheaper. */
-    if (rt_fault(RT_FAULT_REGISTER) == 0 && KEEP_ERRNO(io_uring_register_ring_fd(&r->u)) == 1)
-        r->wait_flags |= IORING_ENTER_REGISTERED_RING;
-    unsigned workers[2] = {1, 1};
+    unsigned workers[2] = {1, 1}; /* this only makes things cheaper */
     if (rt_fault(RT_FAULT_REGISTER) == 0)
         (void)KEEP_ERRNO(io_uring_register_iowq_max_workers(&r->u, workers));
     return 0;
-}
-
-void rt_ring_disable(struct rt_ring *r) {
-    if (!(r->wait_flags & IORING_ENTER_REGISTERED_RING))
-        return;
-    (void)KEEP_ERRNO(io_uring_unregister_ring_fd(&r->u));
-    r->wait_flags &= ~IORING_ENTER_REGISTERED_RING;
 }
 
 /* The prepared entries become the kernel's: their number. */
@@ -180,7 +227,7 @@ int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns) {
         n = -EINTR;
     if (n == 0) {
         unsigned submit = show_entries(&r->u);
-        n = KEEP_ERRNO(io_uring_enter2((unsigned)r->u.enter_ring_fd, submit, 1, r->wait_flags,
+        n = KEEP_ERRNO(io_uring_enter2((unsigned)r->u.ring_fd, submit, 1, r->wait_flags,
                                        (void *)&arg, sizeof arg));
     }
     return entered(r, n);

@@ -1,9 +1,9 @@
-/* ring.h - one io_uring: made, bound to a worker, entered.
+/* ring.h - one io_uring and its bell: made, bound to a worker, entered, and made again.
  *
  * The two queues are used through liburing itself: io_uring_get_sqe and io_uring_prep_*, then
  * io_uring_sq_ready, io_uring_cq_ready, io_uring_for_each_cqe and io_uring_cq_advance on `u`. All
- * of it is the owner's alone, between rt_ring_enable and rt_ring_disable. An entry of
- * io_uring_get_sqe holds what was there before: io_uring_prep_* sets all but user_data. */
+ * of it is the owner's alone, after rt_ring_enable. An entry of io_uring_get_sqe holds what was
+ * there before: io_uring_prep_* sets all but user_data. */
 #ifndef RT_RING_H
 #define RT_RING_H
 
@@ -21,17 +21,20 @@
 struct rt_ring {
     struct io_uring u;
     uint32_t wait_flags; /* for io_uring_enter2 in rt_ring_wait */
-    bool made;           /* set up, and not freed */
+    bool made;           /* and not freed */
+    int bell;            /* an eventfd; -1: none yet; the number stays the same until the end */
+    int kept;            /* a descriptor, so that the next ring can be made; -1: none */
     bool on_trial;       /* of the self-test: any error is an answer */
 };
 
+void rt_ring_init(struct rt_ring *r);
 /* Made disabled: the thread that calls rt_ring_enable is the one that may use it. 0 or -errno. */
-int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions);
+int rt_ring_make(struct rt_ring *r, unsigned entries, unsigned completions);
 int rt_ring_enable(struct rt_ring *r);
-/* Gives up what belongs to the thread; on the thread that enabled it. */
-void rt_ring_disable(struct rt_ring *r);
-/* Any thread, once nobody uses it. Nothing when it is not set up. */
+/* Any thread, once nobody uses it; it may be made again. Nothing when it is not made. */
 void rt_ring_free(struct rt_ring *r);
+/* And its descriptors are given back; nobody rings any more. */
+void rt_ring_end(struct rt_ring *r);
 
 /* Each is one system call that submits all that is prepared and runs the deferred work. 0, or
  * -errno when the kernel took nothing or the wait ended without completions. These pass: -EINTR,

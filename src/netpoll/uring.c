@@ -1,8 +1,8 @@
 /* uring.c - the netpoll engine on io_uring: one ring for each M, readiness polls, direct transfers.
  *
  * Promise: a poll that is armed on a ring is answered when its M passes its scheduler loop, or at
- * once while it sleeps, or by its heir when its P is taken; nothing outside this M ever touches its
- * ring.
+ * once while it sleeps, or by its heir when its P is taken; only who is behind the gate of an M
+ * touches its ring.
  *
  * A parking G prepares a one-shot POLL_ADD on the ring of the M that it runs on, without a system
  * call; the M submits what has gathered when it runs out of work, when the oldest is 20 us old or
@@ -25,26 +25,25 @@
  * rings, up when it is prepared, down when its completion is seen, which is after the system call
  * that let the file go; the close sleeps on that word. Meanwhile it serves such letters in its own
  * inbox, so two Ms that close each other's go on. A poll that is left with a hog would let it wait
- * until that ends: so it gives up after a slice, when sysmon takes the P, and the heir counts what
- * it leaves behind in slot->stranded instead. (Some it cannot know of, taken back and not submitted
- * yet: they let a close wait for the slice, no more.) The hog itself cancels its own by descriptor.
+ * until sysmon takes the P; under GO_STRICT nobody does, so it gives up after a slice.
+ * What is in flight on a ring is either the poll of a slot, or taken back: then it is in the inbox
+ * until it is answered, served or not.
  *
  * A foreign thread has no ring: it leaves "look at this descriptor" in the inbox of some M,
  * preferably one that sleeps, and parks like a G. So does an M that has no P.
  *
- * WHEN A P IS TAKEN (sched/retake.c) its ring stays with the thread that runs on. The heir goes
- * through the table and arms on its own ring what was armed there, and takes the inbox over. The
- * gate is shut and a heavy fence made before. Who arms looks at its gate after that, and who posts
- * looks at the other's: either the heir finds the poll and the letter, or they find the gate shut
- * and ask another M. An heir that comes so late that the thread has another P by now finds the gate
- * open, and leaves alone what was polled with that. The thread cancels all that is left on its ring
- * when it becomes a spare, or is locked to its green thread; until then the kernel does not let go
- * what was polled there, so the FIN of a close waits for the hog (the close does not).
+ * WHEN A P IS TAKEN (sched/retake.c) the ring goes with it, and the thread gets a new one before it
+ * may have another P. Rings belong to one thread, so the heir cannot enter it; it closes the inbox
+ * and the ring, which ends what is in flight there, counts that off, and arms on its own ring what
+ * was armed on this one. A ring is used between rt_gate_enter and rt_gate_leave only, so nobody can
+ * be at it. Who takes a poll back finds the inbox closed, and counts it off himself, or the heir
+ * finds the letter. The kernel lets go the files of a closed ring by itself, some milliseconds
+ * later, whatever the thread is doing; but not while something else holds the ring, as
+ * io_uring_register_ring_fd does, and a forked child that has not called exec.
  *
  * THE DOORBELL is a read of an eventfd, in flight from the first sleep in the ring until it is
- * rung. It lends eight bytes of struct uring, which live until the ring is closed. An M with
- * nothing in flight sleeps on a futex instead: cheaper, and no false iowait. A signal is not needed
- * for any of this.
+ * rung. It lends eight bytes of struct uring, which stay. An M with nothing in flight sleeps on a
+ * futex instead: cheaper, and no false iowait. A signal is not needed for any of this.
  *
  * Tried by others and not done here: one ring for all (a lock on each park), fixed files and buffer
  * rings (they bind a descriptor to an M and break stealing), receiving by the ring (lends the
@@ -61,7 +60,7 @@
 
 #include <string.h>
 
-enum { ENTRIES = 512, COMPLETIONS = 4096, REAP_MAX = 256, INBOX_BATCH = 32, STOP_TRIES = 20 };
+enum { ENTRIES = 512, COMPLETIONS = 4096, REAP_MAX = 256, STOP_TRIES = 20 };
 static const int64_t SUBMIT_AGE_NS = 20 * 1000;
 static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
 static const int64_t CLOSE_WAIT_NS = 10 * 1000 * 1000; /* include/gort/io.h tells it */
@@ -69,27 +68,28 @@ static const int64_t CLOSE_NAP_NS = 1000 * 1000;
 
 struct uring {
     struct rt_ring ring;
-    uint32_t inflight;      /* polls submitted or prepared whose completion has not been seen; an
-                               heir reads it */
-    uint32_t index;         /* of its M */
+    uint32_t inflight;      /* polls submitted or prepared whose completion has not been seen */
+    uint32_t state;         /* its M's, then the heir's */
+    uint16_t number;        /* index of its M, + 1 */
     int64_t first_prep;     /* when the oldest unsubmitted entry was prepared; any thread reads,
                                INT64_MAX: there is none */
     int64_t last_enter;
-    int bell;               /* eventfd; -1: none yet */
     bool bell_armed;
-    bool used;              /* by a thread, which has perhaps ended */
     uint64_t bell_count;    /* what the read of the bell is lent */
     uint32_t refused;       /* sleeps in a row that the kernel has not allowed (refusal.c) */
-    struct rt_inbox inbox;
+    struct rt_inbox inbox;  /* open while m->poller is this */
 } __attribute__((aligned(RT_CACHE_LINE)));
 
-static struct uring *rings; /* rt.max_ms of them, made up to the number of Ms */
+enum { FREE, IN_USE, AWAITED /* by its M, until it is free */ };
+
+static struct uring *rings; /* rt.max_ms of them */
+uint32_t rt_uring_closed;
 static uint32_t foreign_turn; /* round robin for foreign threads; only a hint */
+static struct uring *looked_at; /* by sysmon just now */
 
 /* ---- user_data ------------------------------------------------------------------------------- */
 
 enum { TAG_NONE, TAG_POLL, TAG_BELL, TAG_LOOK };
-static const uint64_t TAG_MASK = (uint64_t)15 << 60;
 
 /* 4 bits of tag, 1 of direction, 27 of descriptor, 32 of sequence. */
 static uint64_t poll_data(int fd, int dir, uint32_t seq) {
@@ -107,16 +107,9 @@ static unsigned data_tag(uint64_t data) {
 
 /* ---- preparing: own ring --------------------------------------------------------------------- */
 
-/* Of this thread; NULL: of a foreign one. */
-static struct uring *own(void) {
-    struct rt_m *m = rt_m();
-    return m ? m->poller : NULL;
-}
-
-/* The ring on which this thread may arm something; NULL: it is foreign, or has no P. */
-static struct uring *own_for_polls(void) {
-    struct rt_m *m = rt_m();
-    return m && !rt_gate_is_shut(m) ? m->poller : NULL;
+/* Of an M, from any thread: it may go at any time, but its memory stays. NULL: it has none. */
+static struct uring *ring_of(const struct rt_m *m) {
+    return rt_load_acquire(&m->poller); /* pairs with the release in uring_m_start */
 }
 
 static int submitted(struct uring *u, int err) {
@@ -165,15 +158,12 @@ static bool prepare_remove(struct uring *u, uint64_t data) {
     return true;
 }
 
-/* Of what is in flight, the bell too: all of fd, or all (-1). */
-static void prepare_cancel(struct uring *u, int fd) {
+/* All that is in flight, the bell too. */
+static void prepare_cancel(struct uring *u) {
     struct io_uring_sqe *sqe = u->inflight || u->bell_armed ? entry(u) : NULL;
     if (!sqe)
         return;
-    if (fd < 0)
-        io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
-    else
-        io_uring_prep_cancel_fd(sqe, fd, IORING_ASYNC_CANCEL_ALL);
+    io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY);
     sqe->user_data = (uint64_t)TAG_NONE << 60;
 }
 
@@ -193,43 +183,50 @@ static struct rt_m *m_for_foreign(void) {
     return awake;
 }
 
-/* Ask some M to look at fd; again when its P was taken just then: the heir may have missed it. */
+/* Ask some M to look at fd; again when its P was taken just then. */
 static int post_look(int fd) {
     uint64_t look = (uint64_t)TAG_LOOK << 60 | (uint64_t)(unsigned)fd << 32;
     for (;;) {
         struct rt_m *m = m_for_foreign();
-        struct uring *u = m->poller;
-        if (rt_gate_is_shut(m)) { /* the P is just being handed over */
-            rt_sys_yield();
-            continue;
-        }
-        if (!rt_inbox_post(&u->inbox, look))
-            return -ENOMEM;
-        rt_fence_light(); /* the letter, then the gate: pairs with the heavy fence in hand_over */
-        if (rt_likely(!rt_gate_is_shut(m))) {
+        struct uring *u = ring_of(m);
+        int err = u ? rt_inbox_post(&u->inbox, look) : -ESHUTDOWN;
+        if (err == -ENOMEM)
+            return err;
+        if (err == 0 && !rt_gate_is_shut(m)) { /* else it is a spare by now */
             rt_fd_kick(m);
             return 0;
         }
+        rt_sys_yield();
     }
 }
 
-/* Ask the M of ring u, which is not ours, or ours when its queue is full; a sleeper is woken: the
- * next close cannot know of a poll that is to be taken back, and its FIN would wait for that. */
-static void post(struct uring *u, uint64_t item) {
-    if (rt_inbox_post(&u->inbox, item))
-        rt_fd_kick(&rt.ms[u->index]);
+/* Lock held: a poll less for which a close waits. */
+static void count_poll_off(struct rt_fd *s) {
+    rt_store_release(&s->polls, s->polls - 1); /* pairs with the acquire in uring_settle */
+    if (rt_unlikely(s->polls == 0 && (s->flags & RT_FD_CLOSING)))
+        rt_sys_futex_wake(&s->polls, 1);
 }
 
-/* Take back the poll of s in that direction. Without memory for the request the poll just stays
- * until it fires: it is stale, and delays a FIN at worst. */
-static bool take_back(struct rt_fd *s, int fd, int dir) {
+/* Take back the poll of s in that direction. True: on u, the own ring, it was prepared. Else its M
+ * is asked, and woken if it sleeps: the next close cannot know of this poll, and its FIN would wait
+ * for that. Without memory for the request the poll stays until it fires: it is stale, and delays a
+ * FIN at worst; but when its ring is closed before that nobody counts it off, so each later close
+ * of the number waits for a slice. */
+static bool take_back(struct uring *own, struct rt_fd *s, int fd, int dir) {
     struct rt_fd_poll *p = &s->poll[dir];
-    struct uring *u = &rings[p->owner - 1], *mine = own();
+    struct uring *u = &rings[p->owner - 1];
     uint64_t data = poll_data(fd, dir, p->seq);
     rt_store_relaxed(&p->owner, 0);
-    if (u == mine && prepare_remove(u, data))
-        return true;
-    post(u, data);
+    if (u == own && rt_inbox_keep(&u->inbox, data) == 0) {
+        if (prepare_remove(u, data))
+            return true;
+        rt_inbox_forget(&u->inbox, data); /* the kernel takes none now: it goes there as others */
+    }
+    int err = rt_inbox_post(&u->inbox, data);
+    if (err == 0)
+        rt_fd_kick(&rt.ms[u->number - 1]);
+    else if (err == -ESHUTDOWN) /* the ring is closed, and its heir has not found this poll */
+        count_poll_off(s);
     return false;
 }
 
@@ -242,77 +239,43 @@ static int arm_on(struct uring *u, struct rt_fd *s, int fd, int dir) {
     if (n == 0)
         return 0;
     bool covered = p->owner && (mask & ~(unsigned)p->mask) == 0;
-    if (covered && (p->owner == u->index + 1 || n > 1))
+    if (covered && (p->owner == u->number || n > 1))
         return 0;
     int err = prepare_poll(u, fd, dir, p->seq + 1, mask);
     if (err) /* the one that there is stays: others may wait for it */
         return err;
     if (p->owner)
-        take_back(s, fd, dir);
+        take_back(u, s, fd, dir);
     p->seq++;
     rt_store_relaxed(&s->polls, s->polls + 1);
-    rt_store_relaxed(&p->owner, (uint16_t)(u->index + 1));
+    rt_store_relaxed(&p->owner, u->number);
     p->mask = (uint16_t)mask;
     return 0;
 }
 
-/* Lock held: a poll less for which a close waits. */
-static void count_poll_off(struct rt_fd *s) {
-    rt_store_release(&s->polls, s->polls - 1); /* pairs with the acquire in uring_settle */
-    if (rt_unlikely(s->polls == 0 && (s->flags & RT_FD_CLOSING)))
-        rt_sys_futex_wake(&s->polls, 1);
-}
-
-/* Lock held: one poll of s is over, as this thread sees on its ring. Which one of several does not
- * matter: the sum is right, and a close that waits for the wrong one does so for a slice. */
-static void poll_over(struct rt_fd *s) {
-    if (s->stranded && (s->polls == 0 || rt_gate_is_shut(rt_m())))
-        s->stranded--;
-    else
-        count_poll_off(s);
-}
-
-/* Lock held: a poll stays behind on the ring of m, which has lost its P. */
-static void strand(struct rt_fd *s, const struct rt_m *m) {
-    const struct uring *u = m->poller; /* who reaps there says so before he takes the lock */
-    bool dropped = rt_load_relaxed(&u->inflight) == 0 || rt_load_relaxed(&m->away) == RT_AWAY_NOT;
-    if (dropped || s->polls == 0)
-        return;
-    s->stranded++;
-    count_poll_off(s);
-}
-
-/* Lock held: what m has polled for s is nobody's question any more. */
-static void leave_polls(const struct rt_m *m, struct rt_fd *s) {
-    const struct uring *u = m->poller;
-    for (int dir = RT_IN; dir <= RT_OUT; dir++)
-        if (s->poll[dir].owner == u->index + 1) {
-            rt_store_relaxed(&s->poll[dir].owner, 0);
-            strand(s, m);
-        }
-}
-
 static int uring_arm(struct rt_fd *s, int fd) {
-    struct uring *u = own_for_polls();
-    if (rt_unlikely(!u))
+    struct rt_m *m = rt_enter();
+    if (rt_unlikely(!m))
         return post_look(fd);
-    int err = arm_on(u, s, fd, RT_IN);
+    int err = arm_on(m->poller, s, fd, RT_IN);
     if (err == 0)
-        err = arm_on(u, s, fd, RT_OUT);
-    rt_fence_light(); /* the polls, then the gate: pairs with the heavy fence in hand_over */
-    if (rt_likely(!rt_gate_is_shut(rt_m())))
-        return err;
-    leave_polls(rt_m(), s); /* whether the heir has found them or not */
-    return post_look(fd) == 0 ? 0 : -EAGAIN; /* they were for others, too: again, not "no memory" */
+        err = arm_on(m->poller, s, fd, RT_OUT);
+    rt_gate_leave(m);
+    return err;
 }
 
 static void uring_disarm(struct rt_fd *s, int fd) {
     bool due = false;
+    if (!s->poll[RT_IN].owner && !s->poll[RT_OUT].owner)
+        return;
+    struct rt_m *m = rt_enter();
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (s->poll[dir].owner)
-            due |= take_back(s, fd, dir);
+            due |= take_back(m ? m->poller : NULL, s, fd, dir);
     if (due) /* the deferred work, too: the file is let go there */
-        submit(own());
+        submit(m->poller);
+    if (m)
+        rt_gate_leave(m);
 }
 
 /* ---- completions ----------------------------------------------------------------------------- */
@@ -326,13 +289,15 @@ static void poll_done(struct uring *u, uint64_t data, struct rt_glist *ready) {
     rt_chaos_delay("uring: answered, nobody told");
     rt_lock(&s->lock);
     struct rt_fd_poll *p = &s->poll[dir];
-    if (p->owner == u->index + 1 && p->seq == (uint32_t)data) {
+    if (rt_likely(p->owner == u->number && p->seq == (uint32_t)data)) {
         /* An error (a descriptor closed behind our back, no memory) wakes, too: the call will
          * tell. */
         rt_store_relaxed(&p->owner, 0);
         rt_fd_event(s, 1u << dir, false, ready);
+    } else {
+        rt_inbox_forget(&u->inbox, data);
     }
-    poll_over(s);
+    count_poll_off(s);
     rt_unlock(&s->lock);
 }
 
@@ -353,10 +318,7 @@ static unsigned reap(struct uring *u, struct rt_glist *ready) {
     return n;
 }
 
-static bool serve_letter(struct uring *u, uint64_t item) {
-    if (data_tag(item) == TAG_POLL)
-        return prepare_remove(u, item);
-    int fd = data_fd(item);
+static bool serve_look(struct uring *u, int fd) {
     struct rt_fd *s = rt_fd_at(fd);
     rt_lock(&s->lock);
     bool done = arm_on(u, s, fd, RT_IN) == 0 && arm_on(u, s, fd, RT_OUT) == 0;
@@ -366,58 +328,51 @@ static bool serve_letter(struct uring *u, uint64_t item) {
 
 /* The inbox: polls to take back, descriptors to look at for foreign threads. True: some. */
 static bool serve_inbox(struct uring *u) {
-    uint64_t items[INBOX_BATCH];
+    uint64_t letter;
     bool some = false;
-    for (uint32_t n; (n = rt_inbox_take(&u->inbox, items, INBOX_BATCH)) != 0;) {
-        uint32_t i = 0;
+    while (rt_inbox_take(&u->inbox, &letter)) {
+        bool look = data_tag(letter) == TAG_LOOK;
         some = true;
-        while (i < n && serve_letter(u, items[i]))
-            i++;
-        rt_inbox_settle(&u->inbox, items, n, n - i);
-        if (i < n) /* the queue is full and the kernel busy: the rest waits, in any order */
+        if (look ? !serve_look(u, data_fd(letter)) : !prepare_remove(u, letter)) {
+            rt_inbox_put_back(&u->inbox, letter); /* the queue is full and the kernel busy */
             break;
+        }
+        if (look)
+            rt_inbox_done(&u->inbox);
+        else
+            rt_inbox_keep_taken(&u->inbox, letter);
     }
     return some;
 }
 
 /* ---- a close waits ---- */
 
-/* Letters of those who close what was polled here. */
-static void serve_closes(struct uring *u) {
-    uint64_t items[INBOX_BATCH];
-    uint32_t i = 0, n = rt_inbox_take_some(&u->inbox, items, INBOX_BATCH, TAG_MASK,
-                                           (uint64_t)TAG_POLL << 60);
-    while (i < n && prepare_remove(u, items[i]))
-        i++;
-    if (n)
-        rt_inbox_settle(&u->inbox, items, n, n - i);
+/* On the stack of the G that closes. True: some. */
+static bool reap_for_close(struct uring *u, struct rt_glist *ready) {
+    if (reap(u, ready) != 0)
+        return true;
+    bool letters = serve_inbox(u);
+    if (letters || io_uring_sq_ready(&u->ring.u) || rt_ring_wants(&u->ring))
+        submit(u);
+    return reap(u, ready) != 0;
 }
 
-/* On the stack of the G that closes; the queues of a ring are its thread's. True: some. */
-static bool reap_for_close(struct uring *u) {
+static bool reap_own_for_close(void) {
     struct rt_glist ready = {0};
-    unsigned n = reap(u, &ready);
-    if (n == 0) {
-        serve_closes(u);
-        if (io_uring_sq_ready(&u->ring.u) || rt_ring_wants(&u->ring))
-            submit(u);
-        n = reap(u, &ready);
-    }
+    struct rt_m *m = rt_enter();
+    if (!m)
+        return false;
+    bool some = reap_for_close(m->poller, &ready);
+    rt_gate_leave(m);
     rt_ready_all(&ready);
-    return n != 0;
+    return some;
 }
 
-static void uring_settle(struct rt_fd *s, int fd) {
-    struct uring *u = own();
+static void uring_settle(struct rt_fd *s) {
     int64_t until = 0;
     uint32_t n;
-    if (u && rt_gate_is_shut(rt_m())) { /* an heir has the polls, the ring is this thread's still */
-        prepare_cancel(u, fd);
-        submit(u);
-        reap_for_close(u);
-    }
     while ((n = rt_load_acquire(&s->polls)) != 0) { /* pairs with the release in count_poll_off */
-        bool some = u && reap_for_close(u);
+        bool some = reap_own_for_close();
         int64_t now = rt_sys_now();
         if (until == 0)
             until = now + CLOSE_WAIT_NS;
@@ -433,12 +388,24 @@ static const struct rt_fd_engine engine = {
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
 
-static bool uring_stuck(struct rt_m *m) {
-    struct uring *u = m->poller;
+static bool stuck(const struct uring *u) {
     const struct io_uring *r = &u->ring.u;
     bool seen = io_uring_smp_load_acquire(r->cq.ktail) != rt_load_relaxed(r->cq.khead);
     return seen || rt_ring_wants(&u->ring) || rt_inbox_any(&u->inbox) ||
            rt_sys_now() - rt_load_relaxed(&u->first_prep) >= SUBMIT_AGE_NS;
+}
+
+/* Somebody else may take the ring away just now, and close it: a hazard pointer (M. Michael,
+ * "Hazard pointers", 2004), with the dear fence on the other side. */
+static bool uring_stuck(struct rt_m *m) {
+    struct uring *u = ring_of(m);
+    if (!u)
+        return false;
+    rt_store_release(&looked_at, u); /* what it has looked at before it is done with: close_ring */
+    rt_fence_light();                /* pairs with the heavy fence in close_ring */
+    bool yes = ring_of(m) == u && stuck(u);
+    rt_store_release(&looked_at, NULL); /* pairs with the acquire in close_ring */
+    return yes;
 }
 
 static bool uring_pending(struct rt_m *m) {
@@ -491,7 +458,7 @@ static bool arm_bell(struct uring *u) {
     struct io_uring_sqe *sqe = u->bell_armed ? NULL : entry(u);
     if (!sqe)
         return u->bell_armed;
-    io_uring_prep_read(sqe, u->bell, &u->bell_count, sizeof u->bell_count, 0);
+    io_uring_prep_read(sqe, u->ring.bell, &u->bell_count, sizeof u->bell_count, 0);
     sqe->user_data = (uint64_t)TAG_BELL << 60;
     return u->bell_armed = true;
 }
@@ -508,38 +475,38 @@ static void uring_sleep(struct rt_m *m, int64_t timeout_ns, struct rt_glist *rea
 }
 
 static void uring_wake(struct rt_m *m) {
-    rt_sys_eventfd_add(((const struct uring *)m->poller)->bell);
+    const struct uring *u = ring_of(m);
+    if (u) /* else the sleep is over long ago */
+        rt_sys_eventfd_add(u->ring.bell);
+}
+
+/* ---- rings come and go ----------------------------------------------------------------------- */
+
+/* No M's any more. */
+static void close_ring(struct uring *u) {
+    rt_fence_heavy(); /* that, then the look: pairs with the light fence in uring_stuck */
+    while (rt_load_acquire(&looked_at) == u) /* pairs with the release in uring_stuck */
+        rt_sys_yield();
+    rt_ring_free(&u->ring);
 }
 
 /* ---- start and stop -------------------------------------------------------------------------- */
 
 static void uring_stop(void) {
-    for (unsigned i = 0; i < rt.nms && rings[i].inbox.items; i++) {
-        rt_ring_free(&rings[i].ring);
-        if (rings[i].bell >= 0)
-            rt_sys_close(rings[i].bell);
-        rt_inbox_free(&rings[i].inbox);
-    }
+    for (unsigned i = 0; i < rt.nms; i++)
+        if (rings[i].number) {
+            rt_ring_end(&rings[i].ring);
+            rt_inbox_free(&rings[i].inbox);
+        }
     rt_sys_free_sparse(rings, rt.max_ms * sizeof *rings);
     rings = NULL;
 }
 
-/* The bell stays when the ring of a spare that ended is made anew: a late wake may ring it yet. */
-static int make_ring(struct uring *u, unsigned index) {
-    if (!u->inbox.items) { /* the place is used for the first time */
-        u->index = index;
-        u->bell = -1;
-        rt_store_relaxed(&u->first_prep, INT64_MAX);
-        rt_inbox_init(&u->inbox);
-    }
-    int err = rt_ring_setup(&u->ring, ENTRIES, COMPLETIONS);
-    if (err)
-        return err;
-    if (u->bell < 0)
-        u->bell = rt_sys_eventfd(false); /* blocking: reads in flight of a non-blocking one fail */
-    if (u->bell < 0)
-        rt_ring_free(&u->ring);
-    return u->bell < 0 ? u->bell : 0;
+/* Used for the first time. */
+static void init_ring(struct uring *u, uint32_t index) {
+    u->number = (uint16_t)(index + 1);
+    rt_ring_init(&u->ring);
+    rt_inbox_init(&u->inbox);
 }
 
 static int uring_start(unsigned ms) {
@@ -549,8 +516,10 @@ static int uring_start(unsigned ms) {
     rings = rt_sys_alloc_sparse(rt.max_ms * sizeof *rings);
     if (!rings)
         return -ENOMEM;
-    for (unsigned i = 0; i < ms && err == 0; i++)
-        err = make_ring(&rings[i], i);
+    for (unsigned i = 0; i < ms && err == 0; i++) {
+        init_ring(&rings[i], i);
+        err = rt_ring_make(&rings[i].ring, ENTRIES, COMPLETIONS);
+    }
     if (err)
         uring_stop();
     else
@@ -558,24 +527,45 @@ static int uring_start(unsigned ms) {
     return err;
 }
 
+/* The M has not left it to somebody who is still at it. */
+static void await_free(struct uring *u) {
+    for (uint32_t state; (state = rt_load_acquire(&u->state)) != FREE;) /* pairs with set_free */
+        if (state == AWAITED || rt_cas_relaxed(&u->state, &state, AWAITED))
+            rt_sys_futex_wait(&u->state, AWAITED, -1);
+}
+
+static void set_free(struct uring *u) {
+    if (rt_exchange_release(&u->state, FREE) == AWAITED) /* pairs with the acquire in await_free */
+        rt_sys_futex_wake(&u->state, 1);
+}
+
 static int uring_m_start(struct rt_m *m) {
     struct uring *u = &rings[m->index];
-    m->poller = u;
-    if (u->used) {
+    if (m->poller)
+        return 0;
+    if (!u->number)
+        init_ring(u, m->index);
+    await_free(u);
+    int err = u->ring.made ? 0 : rt_ring_make(&u->ring, ENTRIES, COMPLETIONS);
+    if (err == 0)
+        err = rt_ring_enable(&u->ring);
+    if (err) {
         rt_ring_free(&u->ring);
-        u->inflight = 0; /* all that was in it is gone with it, prepared or not */
-        u->bell_armed = false;
-        u->refused = 0;
-        rt_store_relaxed(&u->first_prep, INT64_MAX);
+        return err;
     }
-    int err = u->ring.made ? 0 : make_ring(u, m->index);
-    u->used = true;
-    return err ? err : rt_ring_enable(&u->ring);
+    u->inflight = 0; /* all that was in it is gone with it, prepared or not */
+    u->bell_armed = false;
+    u->refused = 0;
+    rt_store_relaxed(&u->first_prep, INT64_MAX);
+    rt_store_relaxed(&u->state, IN_USE);
+    rt_inbox_open(&u->inbox);
+    rt_store_release(&m->poller, u); /* pairs with the acquire in ring_of */
+    return 0;
 }
 
 /* Everything in flight is cancelled and waited for. */
 static void cancel_all(struct uring *u, struct rt_glist *woken) {
-    prepare_cancel(u, -1);
+    prepare_cancel(u);
     for (int i = 0; i < STOP_TRIES && (u->inflight || u->bell_armed); i++) {
         wait(u, STOP_WAIT_NS); /* runs about twenty pieces of deferred work */
         if (reap(u, woken) != 0)
@@ -583,27 +573,42 @@ static void cancel_all(struct uring *u, struct rt_glist *woken) {
     }
 }
 
+/* A spare ends; nothing was asked on its ring. */
+static void give_ring_back(struct rt_m *m, struct uring *u) {
+    uint64_t look;
+    rt_store_relaxed(&m->poller, NULL);
+    rt_inbox_close(&u->inbox);
+    while (rt_inbox_take(&u->inbox, &look)) /* posted once more elsewhere: see post_look */
+        rt_inbox_done(&u->inbox);
+    close_ring(u);
+    set_free(u);
+}
+
 /* Closing the ring would not do it while a forked child holds it, too. */
 static void uring_m_stop(struct rt_m *m) {
     struct uring *u = m->poller;
     struct rt_glist woken = {0};
+    if (!u)
+        return;
+    if (rt_gate_is_shut(m)) {
+        give_ring_back(m, u);
+        return;
+    }
     serve_inbox(u);
     cancel_all(u, &woken);
     for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
         rt_ready(g); /* of foreign threads; the last green thread has ended long ago */
-    rt_ring_disable(&u->ring); /* m->poller stays: a late wake may still ring the bell */
 }
 
 /* ---- a P is taken, or put away --------------------------------------------------------------- */
 
-struct handover {
-    struct rt_m *from;
-    struct uring *to; /* NULL: to any */
+struct heir {
+    struct uring *of, *to; /* to NULL: any */
     struct rt_glist *ready;
 };
 
 /* Lock held. Somebody else shall look for all who wait on s; else each looks for himself. */
-static void pass_on(const struct handover *h, struct rt_fd *s, int fd) {
+static void pass_on(const struct heir *h, struct rt_fd *s, int fd) {
     if (!h->to) {
         if (s->waiters && post_look(fd) != 0)
             rt_fd_event(s, RT_BOTH, false, h->ready);
@@ -614,70 +619,49 @@ static void pass_on(const struct handover *h, struct rt_fd *s, int fd) {
             rt_fd_event(s, 1u << dir, false, h->ready);
 }
 
-/* Has u asked for s? Without the lock: what is armed there later is seen by who arms it. */
-static bool asked_by(const struct uring *u, const struct rt_fd *s) {
-    return rt_load_relaxed(&s->poll[RT_IN].owner) == u->index + 1 ||
-           rt_load_relaxed(&s->poll[RT_OUT].owner) == u->index + 1;
-}
-
 static void pass_slot(struct rt_fd *s, int fd, void *arg) {
-    const struct handover *h = arg;
-    if (!asked_by(h->from->poller, s))
+    const struct heir *h = arg;
+    bool asked = false;
+    for (int dir = RT_IN; dir <= RT_OUT; dir++) /* not to lock them all: nothing is added here */
+        asked |= rt_load_relaxed(&s->poll[dir].owner) == h->of->number;
+    if (!asked)
         return;
     rt_lock(&s->lock);
-    if (rt_gate_is_shut(h->from)) { /* else it dropped them, and these are of its next P */
-        leave_polls(h->from, s);
-        pass_on(h, s, fd);
-    }
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (s->poll[dir].owner == h->of->number) {
+            rt_store_relaxed(&s->poll[dir].owner, 0);
+            count_poll_off(s);
+        }
+    pass_on(h, s, fd);
     rt_unlock(&s->lock);
 }
 
-/* False: it goes back. */
-static bool pass_letter(const struct handover *h, uint64_t item) {
-    int fd = data_fd(item);
-    struct rt_fd *s = rt_fd_at(fd);
-    if (data_tag(item) == TAG_POLL && !rt_gate_is_shut(h->from))
-        return false; /* it has another P by now, and this may be of its time */
-    rt_lock(&s->lock);
-    if (data_tag(item) == TAG_POLL)
-        strand(s, h->from);
-    else
-        pass_on(h, s, fd);
-    rt_unlock(&s->lock);
-    return true;
-}
-
-/* What comes later finds the gate shut. */
-static void pass_all(struct handover *h) {
-    struct uring *old = h->from->poller;
-    if (rt_load_relaxed(&old->inflight) != 0)
-        rt_fd_each(pass_slot, h);
-    uint64_t items[INBOX_BATCH];
-    for (uint32_t n, letters = rt_load_relaxed(&old->inbox.n); letters != 0; letters -= n) {
-        n = rt_inbox_take(&old->inbox, items, letters < INBOX_BATCH ? letters : INBOX_BATCH);
-        if (n == 0)
-            break;
-        uint32_t back = n;
-        for (uint32_t i = n; i-- > 0;)
-            if (!pass_letter(h, items[i]))
-                items[--back] = items[i];
-        rt_inbox_settle(&old->inbox, items, n, n - back);
-        if (back != n)
-            rt_fd_kick(h->from);
+static void pass_letters(const struct heir *h) {
+    uint64_t letter;
+    rt_inbox_close(&h->of->inbox);
+    while (rt_inbox_take(&h->of->inbox, &letter)) {
+        int fd = data_fd(letter);
+        struct rt_fd *s = rt_fd_at(fd);
+        rt_inbox_done(&h->of->inbox);
+        rt_lock(&s->lock);
+        if (data_tag(letter) == TAG_POLL)
+            count_poll_off(s);
+        else
+            pass_on(h, s, fd);
+        rt_unlock(&s->lock);
     }
 }
 
-static void uring_adopt(struct rt_m *m, struct rt_m *from, struct rt_glist *ready) {
+static void uring_adopt(struct rt_m *m, void *from, struct rt_glist *ready) {
+    struct uring *of = from;
+    struct heir h = {.of = of, .to = m ? m->poller : NULL, .ready = ready};
     rt_chaos_delay("uring: a late heir");
-    pass_all(&(struct handover){.from = from, .to = m->poller, .ready = ready});
-}
-
-static void uring_hand_on(struct rt_m *m, struct rt_glist *ready) {
-    pass_all(&(struct handover){.from = m, .ready = ready});
-}
-
-static void uring_retire(struct rt_m *m, struct rt_glist *ready) {
-    cancel_all(m->poller, ready);
+    rt_fetch_add_relaxed(&rt_uring_closed, 1);
+    close_ring(of); /* first: who counts on a count of zero closes the file */
+    pass_letters(&h);
+    if (of->inflight != 0)
+        rt_fd_each(pass_slot, &h);
+    set_free(of);
 }
 
 const struct rt_poller rt_uring_poller = {
@@ -688,8 +672,6 @@ const struct rt_poller rt_uring_poller = {
     .m_stop = uring_m_stop,
     .stuck = uring_stuck,
     .adopt = uring_adopt,
-    .hand_on = uring_hand_on,
-    .retire = uring_retire,
     .pending = uring_pending,
     .poll = uring_poll,
     .sleep_mode = uring_sleep_mode,

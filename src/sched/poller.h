@@ -27,7 +27,8 @@ struct rt_poller {
     int (*start)(unsigned procs);
     void (*stop)(void);
 
-    /* On the worker's own thread before it runs anything (0 or -errno), and before it ends. */
+    /* On the worker's own thread: before it gets a P, the first and each other one (0 or -errno;
+     * nothing if it has m->poller still), and before it ends. */
     int (*m_start)(struct rt_m *m);
     void (*m_stop)(struct rt_m *m);
 
@@ -53,16 +54,13 @@ struct rt_poller {
     /* End the sleep() of m; any thread, once for each sleep. */
     void (*wake)(struct rt_m *m);
 
-    /* When a P is taken from an M that runs on (sched/retake.c); each may be NULL.
-     * stuck: would what hangs on m want it to come by now? Any thread. adopt: m is in the place of
-     * `from`: what was asked there is asked here. retire: m, without a P, drops all that it has
-     * asked for, and until it has one is asked for nothing; outside, on its own thread. */
+    /* When a P is taken from an M that runs on, or is put away (sched/retake.c, procs.c), m->poller
+     * goes with it, and is NULL until m_start is called again; each of these may be NULL.
+     * stuck: would what hangs on m want it to come by now? sysmon. adopt: `from` was the poller of
+     * one that has lost its P: what was asked there is asked on m, or of others when m is NULL,
+     * then on any thread and without a P. */
     bool (*stuck)(struct rt_m *m);
-    /* hand_on: m has lost its P and nobody comes in its place (sched/procs.c): what was asked there
-     * others are asked, on any thread and without a P. */
-    void (*hand_on)(struct rt_m *m, struct rt_glist *ready);
-    void (*adopt)(struct rt_m *m, struct rt_m *from, struct rt_glist *ready);
-    void (*retire)(struct rt_m *m, struct rt_glist *ready);
+    void (*adopt)(struct rt_m *m, void *from, struct rt_glist *ready);
 
     /* Green threads parked on descriptors now. */
     uint64_t (*waits)(void);

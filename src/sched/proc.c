@@ -316,11 +316,10 @@ static struct rt_g *find_runnable(struct rt_m *m) {
     return g;
 }
 
-/* With a P that was another M's until now. */
+/* What was asked of the netpoller where the P was until now. */
 static void take_over(struct rt_m *m) {
     struct rt_glist ready = {0};
-    if (rt_poller && rt_poller->adopt)
-        rt_poller->adopt(m, m->adopts, &ready);
+    rt_poller->adopt(m, m->adopts, &ready);
     m->adopts = NULL;
     rt_ready_all_in(m, &ready);
 }

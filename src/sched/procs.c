@@ -26,13 +26,13 @@
  * has not let its M go for a slice sysmon takes the P, as from any hog (retake.c), but for nobody;
  * under GO_STRICT it waits for the G instead. Whoever has passed the gate puts the P away:
  *   one P less is held, and m does not search (idle.c)
- *   p->m = absent; m has no P; its gate is shut; heavy fence
+ *   p->m = absent; m has no P; its gate is shut
  *       The P is the putter's alone now. m is AWAY if a G is on it, else it becomes a spare.
  *   runnext, ring, fresh   to the global queue, in this order
  *   timers                 to the heap of rt.nobody, which everybody fires
  *   records, stacks        to their depots
- *   polls on m's ring      others are asked (poller->hand_on). Who just posts a letter to m, or
- *                          arms something there, sees the gate shut, or we see what he left
+ *   polls on m's ring      others are asked (poller->adopt). Who would post a letter to m finds its
+ *                          inbox closed, or we find the letter
  *   a wake, and a kick for P 0
  *       m may have been the one who sleeps until the next timer, or for all in the netpoller, or
  *       was woken for what somebody has queued. A wake is enough for the queue; for the two
@@ -140,10 +140,10 @@ static void hand_on_queues(struct rt_p *p) {
     rt_globq_push(&all);
 }
 
-static void hand_on_polls(struct rt_m *m) {
+static void hand_on_polls(void *poller) {
     struct rt_glist ready = {0};
-    if (rt_poller && rt_poller->hand_on)
-        rt_poller->hand_on(m, &ready);
+    if (poller)
+        rt_poller->adopt(NULL, poller, &ready);
     rt_ready_all(&ready);
 }
 
@@ -156,18 +156,19 @@ static void count_put_away(void) {
 /* Behind m's gate, which stays shut; any thread. */
 static void put_away(struct rt_p *p, struct rt_m *m) {
     rt_idle_less(m);
+    void *poller = m->poller;
+    rt_store_relaxed(&m->poller, NULL);
     rt_store_relaxed(&m->away, m->g ? RT_AWAY_HOG : RT_AWAY_NOT);
     rt_store_relaxed(&p->m, rt.absent); /* which was there from the start */
     rt_store_relaxed(&m->p, rt.nobody);
     rt_chaos_delay("procs: gone, not shut");
     rt_gate_shut(m);
-    rt_fence_heavy(); /* the gate, then what hangs on m: see netpoll/uring.c */
     rt_chaos_delay("procs: shut, nothing handed on");
     hand_on_queues(p);
     rt_timer_hand_on(p);
     rt_g_flush(p);
     rt_stack_flush(p);
-    hand_on_polls(m);
+    hand_on_polls(poller);
     count_put_away();
     rt_chaos_delay("procs: queued, nobody woken");
     rt_idle_wake_foreign();

@@ -26,9 +26,9 @@
  * go_lock_thread makes a G AWAY for as long as it likes: it does not come back when it parks, but
  * sleeps on a note of its own, as a foreign thread does (RT_G_NOTE).
  *
- * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. Polls on the
- * thread's ring are issued again by the heir (poller->adopt), and the thread drops them when it
- * becomes a spare, or has been locked (poller->retire).
+ * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. So does the
+ * thread's ring: the heir issues its polls again and closes it (poller->adopt), and the thread gets
+ * another before it becomes a spare (poller->m_start). If it cannot have one it ends.
  *
  * HOW MANY. A thread that computes without a P is one more that wants a CPU. While there are as
  * many of these as Ps the next hog keeps its P until its slice is over; those that sleep in the
@@ -116,17 +116,13 @@ static bool leave(struct rt_m *m) {
     return left;
 }
 
-/* The heir asks for it all. */
-static void ask_for_nothing(struct rt_m *m) {
-    struct rt_glist ready = {0};
-    if (rt_poller && rt_poller->retire)
-        rt_poller->retire(m, &ready);
-    rt_ready_all(&ready);
-}
-
 bool rt_spare_wait(struct rt_m *m) {
-    ask_for_nothing(m);
+    int err = rt_poller && rt_poller->m_start ? rt_poller->m_start(m) : 0;
     rt_store_relaxed(&m->away, RT_AWAY_NOT);
+    if (err) { /* another is started when it is needed */
+        rt_spare_failed(m, err);
+        return false;
+    }
     rt_lock(&spares.lock);
     if (spares.stop)
         rt_store_relaxed(&m->end, 1);
@@ -222,14 +218,14 @@ void rt_spares_end(void) {
 
 /* Behind m's gate. */
 static void hand_over(struct rt_p *p, struct rt_m *m, struct rt_m *heir) {
-    heir->adopts = m;
+    heir->adopts = m->poller;
+    rt_store_relaxed(&m->poller, NULL);
     rt_store_relaxed(&m->away, RT_AWAY_HOG);
     rt_store_relaxed(&heir->p, p);
     rt_store_release(&p->m, heir); /* pairs with the acquire in rt_m_of */
     rt_store_relaxed(&m->p, rt.nobody);
     rt_chaos_delay("retake: given away, not shut");
     rt_gate_shut(m);
-    rt_fence_heavy(); /* the gate, then what hangs on m: see netpoll/uring.c */
     rt_gate_open(heir); /* a thief may be there before it is awake */
     rt_chaos_delay("retake: given, not called");
     rt_note_wake(&heir->note);
@@ -385,7 +381,6 @@ void go_lock_thread(void) {
     m->locked = 1;
     rt_store_relaxed(&m->away, RT_AWAY_LOCKED);
     g->flags |= RT_G_NOTE;
-    ask_for_nothing(m); /* now: what is closed later must be let go, and it may never come back */
 }
 
 void go_unlock_thread(void) {

@@ -44,10 +44,10 @@ bool rt_retake_owed(void);
 uint32_t rt_retake_threads(void);
 
 /* m has lost its P, and its G has left it: serve as a spare. Own thread, outside, scheduler stack.
- * True: it has a P. False: the runtime stops, or it is not needed. */
+ * True: it has a P. False: the runtime stops, it is not needed, or it cannot be one. */
 bool rt_spare_wait(struct rt_m *m);
 void rt_spares_start(void);
-/* m, which was started as one, cannot begin; on its own thread. */
+/* m cannot have what a spare needs; on its own thread, which ends. */
 void rt_spare_failed(const struct rt_m *m, int err);
 
 /* For procs.c, on sysmon. Spares that are there, or will be. */

@@ -258,7 +258,7 @@ struct rt_m {
     struct rt_stack *odd_stack; /* of an ended G, for the loop to put back; own thread */
     struct rt_ctx ctx;      /* the scheduler loop */
     struct rt_san san;
-    void *poller;           /* the engine's part, made by m_start */
+    void *poller;           /* the engine's part, made by m_start; goes when the P is taken */
     uint32_t index;
     uint32_t searching;     /* counted in rt_idle; own thread */
     uint32_t sleep __attribute__((aligned(RT_CACHE_LINE))); /* enum rt_sleep_mode; see idle.c */
@@ -268,7 +268,7 @@ struct rt_m {
     int64_t alt_stack_bytes;
     void *alt_stack;
     struct rt_m *next_spare; /* these are retake.c's */
-    struct rt_m *adopts;    /* whose polls it has to issue again; own thread clears */
+    void *adopts;           /* the engine's part of who had its P; own thread clears */
     uint32_t away;          /* enum rt_away */
     uint32_t locked;        /* go_lock_thread, nested; own thread */
     uint32_t end;           /* a spare shall end */

@@ -175,7 +175,7 @@ static void arm_and_hog(void *arg) {
 }
 static void armer_on_p1(void) {
     two_ps();
-    rt_poller = &polls;
+    polls_on_all();
     queue(1, arm_and_hog);
 }
 static void only_p1(void) {

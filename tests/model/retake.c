@@ -161,7 +161,7 @@ static void arm_and_hog(void *arg) {
 }
 static void armer_is_queued(void) {
     one_p_and_a_spare();
-    rt_poller = &polls;
+    polls_on_all();
     queue(arm_and_hog);
 }
 static void taken_with_its_poll(void) {

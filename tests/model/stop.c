@@ -246,6 +246,8 @@ static void try_to_stop(void) {
 
 /* Each M makes its part, which others may touch when they wake it. */
 static int m_start(struct rt_m *m) {
+    if (m->poller) /* a spare asks once more */
+        return 0;
     m->poller = m;
     return 0;
 }

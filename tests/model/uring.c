@@ -1,11 +1,13 @@
 /* uring.c - netpoll/uring.c with fd.c and the scheduler loop as shipped: who waits on a descriptor
  * is told when it can be read, whoever polls for it; a P may be taken at any moment at which its M
- * is outside; a close ends when no poll holds the file any more. Nothing but an M touches its ring:
- * its queues are plain memory, so the checker would see it.
+ * is outside; a close ends when no poll holds the file any more. An M enters its ring behind its
+ * gate alone, and nobody else touches the queues but who closes them: they are plain memory, so the
+ * checker would see it.
  *
  * In the place of the kernel: one file, which has a byte to be read or not; what each ring polls
  * for and what it has answered; a bell for each. An answer is made when the ring is entered, as
- * with IORING_SETUP_DEFER_TASKRUN: until then a flag says that it should be. */
+ * with IORING_SETUP_DEFER_TASKRUN: until then a flag says that it should be. A ring that is closed
+ * lets its files go; but a read of its bell stays, and is answered before another's. */
 #define ENGINE rt_uring_poller
 #include "file.h"
 
@@ -20,7 +22,7 @@ static struct kernel_ring {
         int fd;
         uint64_t data;
     } polls[POLLS];
-    bool bell_is_read;
+    bool bell_is_read, bell_is_read_by_old;
     uint64_t bell_data;
     /* Any thread: */
     uint32_t asks;   /* polls of the file */
@@ -28,12 +30,12 @@ static struct kernel_ring {
     uint32_t holds;  /* the same, but no order goes with it */
     uint32_t queue;  /* where it is waited for answers */
 } kernel[RINGS];
-static unsigned nrings;
+static uint32_t nrings;
 
 /* ---- the kernel: a ring ---------------------------------------------------------------------- */
 
 static struct kernel_ring *of(const struct rt_ring *r) {
-    for (unsigned i = 0; i < nrings; i++)
+    for (unsigned i = 0; i < rt_load_acquire(&nrings); i++)
         if (kernel[i].ring == r)
             return &kernel[i];
     model_fail("no such ring");
@@ -97,16 +99,15 @@ static void wake(struct kernel_ring *k) {
     rt_sys_futex_wake(&k->queue, 1);
 }
 
-/* A hog, if there is one, is M 0. */
 static bool is_held(void) {
     uint32_t n = 0;
-    for (unsigned i = hog_holds; i < nrings; i++)
+    for (unsigned i = 0; i < rt_load_acquire(&nrings); i++)
         n += rt_load_relaxed(&kernel[i].holds);
     return n != 0;
 }
 static uint32_t asked(void) {
     uint32_t n = 0;
-    for (unsigned i = 0; i < nrings; i++) {
+    for (unsigned i = 0; i < rt_load_acquire(&nrings); i++) {
         n += kernel[i].holds;
         for (unsigned k = 0; k < kernel[i].ring->u.sq.n; k++)
             n += kernel[i].ring->u.sq.entries[k].op == MODEL_POLL_ADD;
@@ -117,6 +118,7 @@ static uint32_t asked(void) {
 int rt_ring_submit(struct rt_ring *r) {
     struct kernel_ring *k = of(r);
     model_assert(rt_m() && rt_m()->poller == (void *)r); /* or -EEXIST: SINGLE_ISSUER */
+    model_assert(rt_load_relaxed(&rt_m()->in_rt) || !rt_m()->g); /* in its loop it may sleep */
     struct io_uring *u = &r->u;
     for (unsigned i = 0; i < u->sq.n; i++) {
         const struct io_uring_sqe *e = &u->sq.entries[i];
@@ -149,11 +151,21 @@ int rt_ring_wait(struct rt_ring *r, int64_t timeout_ns) {
 int rt_ring_self_test(void) {
     return 0;
 }
-int rt_ring_setup(struct rt_ring *r, unsigned entries, unsigned completions) {
+void rt_ring_init(struct rt_ring *r) {
+    unsigned i = rt_load_relaxed(&nrings);
+    *r = (struct rt_ring){.bell = BELL + (int)i};
+    kernel[i].ring = r;
+    rt_store_release(&nrings, i + 1);
+}
+int rt_ring_make(struct rt_ring *r, unsigned entries, unsigned completions) {
     (void)entries, (void)completions;
-    model_assert(nrings < RINGS);
-    kernel[nrings++].ring = r;
-    *r = (struct rt_ring){.made = true};
+    struct kernel_ring *k = of(r);
+    k->bell_is_read_by_old = false;
+    rt_store_relaxed(&k->bell, 0);
+    r->made = true;
+    rt_store_relaxed(&r->u.flags, 0);
+    rt_store_relaxed(&r->u.head, 0);
+    rt_store_relaxed(&r->u.tail, 0);
     r->u.sq.kflags = &r->u.flags;
     r->u.cq.khead = &r->u.head;
     r->u.cq.ktail = &r->u.tail;
@@ -163,23 +175,34 @@ int rt_ring_enable(struct rt_ring *r) {
     (void)r;
     return 0;
 }
-void rt_ring_disable(struct rt_ring *r) {
-    (void)r;
-}
+/* Its memory goes: who looks finds nothing, if he is not seen before. */
 void rt_ring_free(struct rt_ring *r) {
+    struct kernel_ring *k = of(r);
     r->made = false;
+    r->u.sq.kflags = r->u.cq.khead = r->u.cq.ktail = NULL;
+    r->u.sq.n = 0;
+    for (int i = 0; i < POLLS; i++)
+        if (k->polls[i].on) {
+            k->polls[i].on = false;
+            rt_fetch_sub_relaxed(&k->holds, 1);
+            rt_fetch_sub(&k->asks, 1);
+        }
+    k->bell_is_read_by_old |= k->bell_is_read;
+    k->bell_is_read = false;
 }
-int rt_sys_eventfd(bool nonblocking) {
-    (void)nonblocking;
-    return BELL + (int)nrings - 1;
+void rt_ring_end(struct rt_ring *r) {
+    rt_ring_free(r);
 }
 void rt_sys_eventfd_add(int fd) {
-    rt_fetch_add(&kernel[fd - BELL].bell, 1);
-    wake(&kernel[fd - BELL]);
+    struct kernel_ring *k = &kernel[fd - BELL];
+    if (k->bell_is_read_by_old) /* or nobody */
+        return;
+    rt_fetch_add(&k->bell, 1);
+    wake(k);
 }
 
 static void tell(void) {
-    for (unsigned i = 0; i < nrings; i++)
+    for (unsigned i = 0; i < rt_load_acquire(&nrings); i++)
         if (rt_fetch_add(&kernel[i].asks, 0) != 0) {
             rt_fetch_or(&kernel[i].ring->u.flags, IORING_SQ_TASKRUN);
             wake(&kernel[i]);
@@ -202,6 +225,31 @@ static void a_reader_and_a_closer(void) {
     queue_on(1, closes_green);
 }
 
+/* ---- sysmon looks at a ring that is just being closed ---------------------------------------- */
+
+static void looks(void) {
+    for (int i = 0; i < 2; i++)
+        rt_uring_poller.stuck(rt_m_of(&ps[0]));
+}
+
+static void passed(void) {
+    model_assert(hogging == 1);
+    all_are_counted();
+}
+
+/* ---- what was taken back and answered is not counted again when the ring is closed ----------- */
+
+static void waits_closes_and_passes(void *arg) {
+    waits_a_little(arg);
+    closes();
+    passes(arg);
+}
+static void one_who_closes_and_a_spare(void) {
+    one_p_and_a_spare();
+    naps_are_long();
+    queue(waits_closes_and_passes);
+}
+
 const struct model_case model_cases[] = {
     MODEL_CASE("uring.read", a_reader, one_read, one_read, 2, 1, m0, sys_write),
     MODEL_CASE("uring.foreign", start, one_read, one_read, 1, 1, m0, foreign_reads, sys_write),
@@ -211,11 +259,17 @@ const struct model_case model_cases[] = {
                take, sys_write),
     MODEL_CASE("uring.foreign_taken", a_hog_and_a_spare, one_read, one_read, 1, 1, m0, m1,
                take_then_write, foreign_reads),
+    MODEL_CASE("uring.foreign_beside_a_spare", one_who_passes_and_a_spare, one_read, one_read, 1, 1,
+               m0, m1, take_from_the_hog_then_write, foreign_reads),
+    MODEL_CASE("uring.looked_at", a_hog_and_a_spare, passed, passed, 1, 1, m0, m1,
+               take_from_the_hog, looks),
+    MODEL_CASE("uring.counted_once", one_who_closes_and_a_spare, closed, closed, 1, 1, m0, m1,
+               take_from_the_hog),
     MODEL_CASE("uring.closed", a_reader_to_be_closed, closed, closed, 1, 1, m0, closes),
     MODEL_CASE("uring.closed_later", one_who_is_late, closed, closed, 1, 1, m0, closes),
     MODEL_CASE("uring.closed_by_green", a_reader_and_a_closer, closed, closed, 1, 1, m0, m1),
-    MODEL_CASE("uring.closed_and_taken", one_to_be_closed_and_a_spare, closed_and_let_go,
-               closed_and_let_go, 1, 1, m0, m1, take_once, closes),
+    MODEL_CASE("uring.closed_and_taken", one_to_be_closed_and_a_spare, closed, closed,
+               1, 1, m0, m1, take_once, closes),
     MODEL_CASE("uring.left_behind", a_reader_and_a_hog, one_read, one_read, 1, 1, m0, m1,
                take_from_the_hog, sys_write),
     MODEL_CASE("uring.left_behind_and_closed", a_reader_to_be_closed_and_a_hog, closed, closed, 1,

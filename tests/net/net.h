@@ -5,6 +5,7 @@
 #include "gotest.h"
 
 #include "base/lock.h"
+#include "netpoll/engines.h"
 #include "netpoll/fd.h"
 
 #include <dirent.h>
@@ -114,17 +115,16 @@ static inline int net_open_fds(const char *kind) {
 }
 
 /* Is the file gone with the close? It need not be after one that took as long as go_close waits for
- * the rings: their workers may have had no CPU meanwhile; or when a thread that lost its P has
- * polled it. */
+ * the rings: their workers may have had no CPU meanwhile; or when a thread has lost its P, and so
+ * its ring, since the last time: the kernel takes some milliseconds to let go what that held. */
 static inline bool net_close_is_over(int fd) {
+    static uint32_t rings_closed;
     int64_t start = go_now();
     T_EQ(go_close(fd), 0);
     bool late = go_now() - start >= 10 * GO_MILLISECOND;
-    struct rt_fd *s = rt_fd_at(fd);
-    rt_lock(&s->lock);
-    bool stranded = s->stranded != 0;
-    rt_unlock(&s->lock);
-    return !late && !stranded;
+    uint32_t before = rings_closed;
+    rings_closed = rt_load_relaxed(&rt_uring_closed);
+    return !late && rings_closed == before;
 }
 
 /* Polls that the rings of this process hold, and how many rings there are; 0 under epoll. */

@@ -116,13 +116,26 @@ Test(retake, what_is_closed_by_a_locked_thread_is_let_go) {
     RUN(close_all_locked);
 }
 
-/* The polls of a thread that lost its P and computes on hold their files: no close waits for it. */
+/* The ring of a thread that lost its P goes, whatever that does then: no close waits for it, and
+ * the end of what it has polled is seen while it still computes, or sleeps in the kernel. */
 enum { LEFT = 8 };
 static int left_fd[LEFT][2], left_there;
 static uint32_t left_step;
+static int left_pipe[2];
+static bool left_sleeps;
 
 static bool polled_here(int fd) {
-    return rt_load_relaxed(&rt_fd_at(fd)->poll[RT_IN].owner) == rt_m()->index + 1U;
+    const struct rt_fd *s = rt_fd_at(fd);
+    return rt_load_relaxed(&s->poll[RT_IN].owner) != 0; /* nobody else has */
+}
+
+static void computes_until_told(void) {
+    while (rt_load_acquire(&left_step) != 2)
+        rt_cpu_relax();
+}
+static void sleeps_until_told(void) {
+    char c;
+    T_EQ(read(left_pipe[0], &c, 1), 1); /* not gort's */
 }
 
 static void leave_polls(void *arg) {
@@ -134,29 +147,17 @@ static void leave_polls(void *arg) {
         left_there += polled_here(left_fd[i][0]);
     lose_p();
     rt_store_release(&left_step, 1);
-    while (rt_load_acquire(&left_step) != 2)
-        rt_cpu_relax();
+    if (left_sleeps)
+        sleeps_until_told();
+    else
+        computes_until_told();
     go_waitgroup_done(&readers);
 }
 
-static uint32_t stranded_of(int i) {
-    struct rt_fd *s = rt_fd_at(left_fd[i][0]);
-    rt_lock(&s->lock);
-    uint32_t n = s->stranded;
-    rt_unlock(&s->lock);
-    return n;
-}
-
-static int stranded(void) {
-    int n = 0;
-    for (int i = 0; i < LEFT; i++)
-        n += stranded_of(i) != 0;
-    return n;
-}
-
-static void close_what_is_left(void *arg) {
-    (void)arg;
-    for (int round = 0, seen = 0; round < 20 || seen == 0; round++) {
+static void close_what_is_left(bool sleeps) {
+    left_sleeps = sleeps;
+    T_EQ(pipe(left_pipe), 0);
+    for (int round = 0, seen = 0; round < T_SCALE(20) || seen == 0; round++) {
         for (int i = 0; i < LEFT; i++)
             T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, left_fd[i]), 0);
         rt_store_relaxed(&left_step, 0);
@@ -164,82 +165,69 @@ static void close_what_is_left(void *arg) {
         T_EQ(go_spawn(leave_polls, NULL), 0);
         while (rt_load_acquire(&left_step) == 0)
             go_sleep(100 * GO_MICROSECOND);
-        while (stranded() < left_there)
-            go_yield(); /* the heir is on its way */
         seen += uses_rings() ? left_there : 1;
         for (int i = 0; i < LEFT; i++)
             T_EQ(go_close(left_fd[i][0]), 0);
-        rt_store_release(&left_step, 2);
-        T_EQ(go_waitgroup_wait(&readers), 0);
         for (int i = 0; i < LEFT; i++) {
             char c;
-            T_EQ(go_read(left_fd[i][1], &c, 1), 0); /* the thread is a spare by now, or will be */
+            T_EQ(go_read(left_fd[i][1], &c, 1), 0); /* the end, or the test hangs */
             T_EQ(go_close(left_fd[i][1]), 0);
         }
-        while (stranded() != 0)
-            go_yield();
+        rt_store_release(&left_step, 2);
+        if (sleeps)
+            T_EQ(write(left_pipe[1], "x", 1), 1);
+        T_EQ(go_waitgroup_wait(&readers), 0);
     }
+    close(left_pipe[0]);
+    close(left_pipe[1]);
 }
-Test(retake, no_close_waits_for_a_thread_without_p) {
-    RUN(close_what_is_left);
+static void close_beside_a_hog(void *arg) {
+    (void)arg;
+    close_what_is_left(false);
+}
+Test(retake, the_end_is_seen_beside_a_hog_that_has_polled) {
+    RUN(close_beside_a_hog);
+}
+static void close_beside_a_sleeper(void *arg) {
+    (void)arg;
+    close_what_is_left(true);
+}
+Test(retake, the_end_is_seen_beside_a_sleeper_that_has_polled) {
+    RUN(close_beside_a_sleeper);
 }
 
-/* When that thread is a spare the polls are those of healthy rings again, and a close waits. */
+/* What is polled again is polled by a healthy ring, and a close waits for that. */
 static void park_and_lose_p(void *arg) {
     (void)arg;
     T_EQ(go_spawn(read_one, &left_fd[0][0]), 0);
     while (net_parked() != 1)
         go_yield();
-    left_there = polled_here(left_fd[0][0]);
-    if (left_there)
-        lose_p();
-    while (left_there && stranded_of(0) == 0)
-        rt_cpu_relax();
+    lose_p();
     go_waitgroup_done(&readers);
 }
 
 static void close_later(void *arg) {
     (void)arg;
-    for (int round = 0, seen = 0; round < 20 || seen == 0; round++) {
+    for (int round = 0; round < 20; round++) {
         char c;
         T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, left_fd[0]), 0);
         go_waitgroup_add(&readers, 1);
         T_EQ(go_spawn(park_and_lose_p, NULL), 0);
         T_EQ(go_waitgroup_wait(&readers), 0);
-        while (stranded_of(0) != 0)
-            go_yield();
-        seen += uses_rings() ? left_there : 1;
         go_waitgroup_add(&readers, 1); /* for the reader */
-        if (net_close_is_over(left_fd[0][0]))
-            T_EQ(recv(left_fd[0][1], &c, 1, MSG_DONTWAIT), 0);
+        T_EQ(go_close(left_fd[0][0]), 0);
+        T_EQ(go_read(left_fd[0][1], &c, 1), 0); /* the end, or the test hangs */
         T_EQ(go_waitgroup_wait(&readers), 0);
+        struct rt_fd *s = rt_fd_at(left_fd[0][0]);
+        rt_lock(&s->lock);
+        uint32_t polls = s->polls;
+        rt_unlock(&s->lock);
+        T_EQ(polls, 0);
         T_EQ(go_close(left_fd[0][1]), 0);
     }
 }
-Test(retake, the_next_close_waits_again) {
+Test(retake, polls_that_go_with_a_ring_are_counted) {
     RUN(close_later);
-}
-
-/* The thread may have another P when the heir comes: what it has polled since is its own. */
-static void comes_late(void *arg) {
-    (void)arg;
-    for (int i = 0; i < 50; i++) {
-        int fd[2];
-        struct rt_glist ready = {0};
-        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
-        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + 100 * GO_MICROSECOND), -ETIMEDOUT);
-        unsigned owner = rt_load_relaxed(&rt_fd_at(fd[0])->poll[RT_IN].owner);
-        if (owner && rt_poller->adopt)
-            rt_poller->adopt(rt_m(), &rt.ms[owner - 1], &ready);
-        T_ASSERT(rt_glist_pop(&ready) == NULL);
-        T_EQ(go_close(fd[0]), 0);
-        char c;
-        T_EQ(go_read(fd[1], &c, 1), 0); /* the end, or the test hangs */
-        T_EQ(go_close(fd[1]), 0);
-    }
-}
-Test(retake, a_late_heir_takes_nothing_of_the_next_p) {
-    RUN(comes_late);
 }
 
 /* ---- descriptors used up --------------------------------------------------------------------- */
@@ -276,6 +264,32 @@ static void without_descriptors(void *arg) {
     T_EQ(go_waitgroup_wait(&readers), 0);
     close(end[0]);
     close(end[1]);
+}
+
+/* Nor is one lost that had a ring, and lost it with its P. */
+static void without_a_number_left(void *arg) {
+    (void)arg;
+    enum { LIMIT = 400 };
+    struct rlimit old;
+    uint32_t over = 0;
+    int fds[LIMIT], n = 0;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){LIMIT, old.rlim_max}), 0);
+    while ((fds[n] = dup(0)) >= 0)
+        n++;
+    for (uint32_t i = 0; i < 50; i++) { /* more than there are threads to be lost */
+        T_EQ(go_spawn(lose_and_yield, &over), 0);
+        while (rt_load_acquire(&over) == i)
+            go_yield();
+    }
+    T_EQ(dup(0), -1); /* none was left all the time */
+    while (n > 0)
+        close(fds[--n]);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+Test(retake, without_descriptors_ps_are_taken) {
+    RUN(without_a_number_left);
 }
 
 Test(retake, without_descriptors_no_thread_is_lost) {

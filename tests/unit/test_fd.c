@@ -220,75 +220,114 @@ Test(fd, wait_refuses_another_generation_and_a_missed_event) {
 
 /* ---- inbox ----------------------------------------------------------------------------------- */
 
-Test(fd, inbox_gives_some_and_leaves_the_rest) {
-    struct rt_inbox b;
-    uint64_t out[4];
-    rt_inbox_init(&b);
-    for (uint64_t i = 0; i < 10; i++)
-        T_ASSERT(rt_inbox_post(&b, i));
-    T_EQ(rt_inbox_take_some(&b, out, 4, 3, 1), 3); /* 1, 5, 9 */
-    for (uint64_t i = 0; i < 3; i++)
-        T_EQ(out[i], 4 * i + 1);
-    rt_inbox_settle(&b, out, 3, 1); /* 9 goes back */
-    T_EQ(rt_inbox_take_some(&b, out, 1, 1, 0), 1); /* no more than asked for */
-    T_EQ(out[0], 0);
-    rt_inbox_settle(&b, out, 1, 0);
-    static const uint64_t rest[] = {2, 3, 4, 6, 7, 8, 9};
-    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) {
-        T_EQ(rt_inbox_take(&b, out, 1), 1);
-        T_EQ(out[0], rest[i]);
-        rt_inbox_settle(&b, out, 1, 0);
+static uint64_t take_all(struct rt_inbox *b) {
+    uint64_t seen = 0, letter;
+    while (rt_inbox_take(b, &letter)) {
+        T_ASSERT(!(seen & UINT64_C(1) << letter), "twice: %d", (int)letter);
+        seen |= UINT64_C(1) << letter;
+        rt_inbox_done(b);
     }
-    T_ASSERT(!rt_inbox_any(&b));
-    rt_inbox_free(&b);
+    T_ASSERT(!rt_inbox_any(b));
+    return seen;
 }
 
-Test(fd, inbox_keeps_the_order_and_grows) {
+Test(fd, inbox_gives_each_letter_once_and_grows) {
     struct rt_inbox b;
-    uint64_t out[7], expected = 0;
-    uint32_t n;
+    uint64_t letter;
     rt_inbox_init(&b);
+    T_EQ(rt_inbox_post(&b, 1), -ESHUTDOWN);
+    rt_inbox_open(&b);
     T_ASSERT(!rt_inbox_any(&b));
-    T_EQ(rt_inbox_take(&b, out, 7), 0);
-    for (uint64_t i = 0; i < 1000; i++)
-        T_ASSERT(rt_inbox_post(&b, i));
-    while ((n = rt_inbox_take(&b, out, 7)) != 0) {
-        for (uint32_t i = 0; i < n; i++)
-            T_EQ(out[i], expected++);
-        rt_inbox_settle(&b, out, n, 0);
-    }
-    T_EQ(expected, 1000);
+    T_ASSERT(!rt_inbox_take(&b, &letter));
+    for (uint64_t i = 0; i < 60; i++)
+        T_EQ(rt_inbox_post(&b, i), 0);
+    T_EQ(take_all(&b), (UINT64_C(1) << 60) - 1);
     rt_inbox_free(&b);
+    rt_inbox_open(&b);
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
     for (uint64_t i = 0; i < RT_INBOX_FIRST; i++)
-        T_ASSERT(rt_inbox_post(&b, i));
-    T_ASSERT(!rt_inbox_post(&b, 1));
+        T_EQ(rt_inbox_post(&b, i), 0);
+    T_EQ(rt_inbox_post(&b, 1), -ENOMEM);
+    T_EQ(rt_inbox_keep(&b, 1), -ENOMEM);
     rt_fault_disarm();
-    T_ASSERT(rt_inbox_post(&b, 1));
+    T_EQ(rt_inbox_post(&b, 20), 0);
+    T_EQ(take_all(&b), (UINT64_C(1) << RT_INBOX_FIRST) - 1 + (UINT64_C(1) << 20));
     rt_inbox_free(&b);
 }
 
 /* Somebody waits for each letter: what the owner takes and cannot serve must not be lost because
  * others have filled the inbox meanwhile and there is no memory. */
-Test(fd, inbox_takes_letters_back_without_memory) {
-    enum { TAKEN = 9, SERVED = 4 };
+Test(fd, inbox_takes_a_letter_back_without_memory) {
     struct rt_inbox b;
-    uint64_t out[RT_INBOX_FIRST], seen = 0, posted;
+    uint64_t letter, posted;
     rt_inbox_init(&b);
+    rt_inbox_open(&b);
     for (posted = 0; posted < RT_INBOX_FIRST; posted++)
-        T_ASSERT(rt_inbox_post(&b, posted));
-    T_EQ(rt_inbox_take(&b, out, TAKEN), TAKEN);
+        T_EQ(rt_inbox_post(&b, posted), 0);
+    T_ASSERT(rt_inbox_take(&b, &letter));
     rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM);
-    while (posted < 100 && rt_inbox_post(&b, posted))
-        posted++;
-    rt_inbox_settle(&b, out, TAKEN, TAKEN - SERVED);
+    T_EQ(rt_inbox_post(&b, 60), -ENOMEM);
+    rt_inbox_put_back(&b, letter);
+    T_ASSERT(rt_inbox_take(&b, &letter));
+    T_EQ(rt_inbox_post(&b, 60), -ENOMEM);
+    rt_inbox_keep_taken(&b, letter);
+    T_EQ(rt_inbox_post(&b, 60), -ENOMEM); /* it has its room still */
+    T_ASSERT(rt_inbox_forget(&b, letter));
+    T_EQ(rt_inbox_post(&b, letter), 0);
     rt_fault_disarm();
-    T_ASSERT(rt_inbox_post(&b, posted++)); /* grows now, and loses nothing */
-    for (uint32_t n; (n = rt_inbox_take(&b, out, RT_INBOX_FIRST)) != 0;) {
-        for (uint32_t i = 0; i < n; i++)
-            seen |= UINT64_C(1) << out[i];
-        rt_inbox_settle(&b, out, n, 0);
+    T_EQ(rt_inbox_post(&b, posted++), 0); /* grows now, and loses nothing */
+    T_EQ(take_all(&b), (UINT64_C(1) << posted) - 1);
+    rt_inbox_free(&b);
+}
+
+/* A model of two sets beside it: what waits, and what is kept. */
+Test(fd, inbox_keeps_what_it_shall_until_it_is_closed) {
+    struct rt_inbox b;
+    uint64_t waits = 0, kept = 0, letter, rng = 88172645463325252u;
+    rt_inbox_init(&b);
+    rt_inbox_open(&b);
+    for (int i = 0; i < 20000; i++) {
+        rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
+        uint64_t l = rng >> 32 & 63, bit = UINT64_C(1) << l;
+        bool there = (waits | kept) & bit;
+        switch (rng % 5) {
+        case 0:
+            if (!there) {
+                T_EQ(rt_inbox_post(&b, l), 0);
+                waits |= bit;
+            }
+            break;
+        case 1:
+            if (!there) {
+                T_EQ(rt_inbox_keep(&b, l), 0);
+                kept |= bit;
+            }
+            break;
+        case 2:
+            T_EQ(rt_inbox_forget(&b, l), there);
+            waits &= ~bit;
+            kept &= ~bit;
+            break;
+        default:
+            T_EQ(rt_inbox_take(&b, &letter), waits != 0);
+            if (waits) {
+                T_ASSERT(waits & UINT64_C(1) << letter);
+                waits &= ~(UINT64_C(1) << letter);
+                if (rng % 5 == 3) {
+                    rt_inbox_keep_taken(&b, letter);
+                    kept |= UINT64_C(1) << letter;
+                } else {
+                    rt_inbox_done(&b);
+                }
+            }
+        }
+        T_EQ(rt_inbox_any(&b), waits != 0);
     }
-    T_EQ(seen, (UINT64_C(1) << posted) - (UINT64_C(1) << SERVED));
+    for (uint64_t l = 0; l < 64; l++) /* all are somewhere */
+        if (!((waits | kept) & UINT64_C(1) << l))
+            T_EQ(l % 2 ? rt_inbox_post(&b, l) : rt_inbox_keep(&b, l), 0);
+    rt_inbox_close(&b);
+    T_EQ(rt_inbox_post(&b, 1), -ESHUTDOWN);
+    T_EQ(take_all(&b), UINT64_MAX); /* for the heir */
     rt_inbox_free(&b);
 }

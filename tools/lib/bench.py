@@ -620,7 +620,8 @@ def parse_options():
     p.add_argument("--quick", action="store_true", help="less work: about 20 s instead of 2 minutes")
     p.add_argument("--only", metavar="A,B", help="these benches, or all; scale: how costs grow with the number of tasks, "
                    "processors, channels, waiters and timers; kv: the example kv beside redis-server; stall: the three of that name; "
-                   "instructions: counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been")
+                   "instructions: counted by Valgrind; tries, ring: what was decided in the netpollers, beside what could have been; "
+                   "connections: servers by the number of these, on both engines")
     p.add_argument("--rounds", type=int, metavar="N", help="default: as many as fit the time, 2 to 5, with --quick 1 to 5")
     p.add_argument("--procs", metavar="P,Q", help="default 1,2 (1 on one CPU); servers take the first")
     p.add_argument("--peers", default="go,raw,python", metavar="A,B", help="beside gort: go, raw (an epoll loop by hand), python "
@@ -651,7 +652,9 @@ def parse_options():
         p.error("--procs: numbers with commas between them")
     if min(o.procs) < 1:
         p.error("--procs: at least 1")
-    o.peers = [] if o.peers == "none" or o.kv or o.variants or o.instructions else o.peers.split(",")
+    if o.variants:
+        o.peers = ",".join(variants.peers_of(o.variants)) or "none"
+    o.peers = [] if o.peers == "none" or o.kv or o.instructions else o.peers.split(",")
     for name in o.peers:
         if name not in [peer.name for peer in PEERS[1:]]:
             p.error(f"--peers: no peer {name}; there are {' '.join(peer.name for peer in PEERS[1:])}")

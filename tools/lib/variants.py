@@ -1,21 +1,26 @@
-"""tools/bench --only tries, --only ring: decisions inside the netpollers, beside what they were decided against.
+"""tools/bench --only tries, --only ring: decisions inside the netpollers, beside what they were decided against; --only
+connections: servers by the number of their connections, on both engines, beside a loop by hand and Go.
 
-Each variant is gort-bench built once more with a compiler flag, or run with another engine. Every round runs each row on
-each variant, one right after the other, turn about. The table has the least of all rounds, since what others do to the
-machine only adds; and the median of the ratios, inside a round, to the first variant of the same engine.
+Each variant is gort-bench built once more with a compiler flag, or run with another engine, or another peer. Every round
+runs each row on each variant, one right after the other, turn about. The table has the least of all rounds, since what
+others do to the machine only adds; and the median of the ratios, inside a round, to the first variant of the same group.
 """
 import json
+import os
 import statistics
 import time
 from collections import namedtuple
 
-Variant = namedtuple("Variant", "name flags engine")
+Variant = namedtuple("Variant", "name flags engine peer group", defaults=("", "", "gort", None))
 URING, EPOLL = "uring", "epoll"
+COST = "server_cpu_us_per_req"
+AND_LATE = ("p50_us", "p99_us")
+AND_BURNS = ("p99_us", "p99.9_us", "burn_p99_us")
 
 
-def echo(bench, name, conns, size=64, **more):
-    keys = {"pinned": True, "key": "server_cpu_us_per_req", "unit": "us", "default": False, "serves": "echo", **more}
-    return bench.Server(name, "", "echo", conns, 0, size=size, **keys)
+def echo(bench, name, conns, size=64, proto="echo", **more):
+    keys = {"pinned": True, "key": COST, "unit": "us", "default": False, "serves": "echo", **more}
+    return bench.Server(name, "", proto, conns, 0, size=size, **keys)
 
 
 def tries(bench):
@@ -39,11 +44,29 @@ def ring(bench):
     return variants, rows
 
 
-TABLES = {"tries": tries, "ring": ring}
+def connections(bench):
+    """What a request costs, and how long it takes; the server on one core, and on as many as there are."""
+    variants = [Variant("epoll loop", peer="raw"), Variant("uring", engine=URING), Variant("epoll", engine=EPOLL),
+                Variant("Go", peer="go")]
+    rows = [(echo(bench, f"echo, {conns:,}", conns), 1) for conns in (1, 64, 512, 4000)]
+    rows += [(echo(bench, f"http_raw, {conns:,}", conns, serves="http_raw", proto="http"), 1) for conns in (1, 64, 512, 4000)]
+    rows += [(echo(bench, f"echo, {conns:,}, all cores", conns, pinned=False), os.cpu_count()) for conns in (64, 512)]
+    return [v._replace(group="all") for v in variants], rows
+
+
+TABLES = {"tries": tries, "ring": ring, "connections": connections}
+
+
+def peers_of(table):
+    """That must be built, too."""
+    return ["go", "raw"] if table == "connections" else []
 
 
 def build(bench, variant):
-    """The program of a variant, as a peer."""
+    """The program of a variant, as a peer; None: it is not there."""
+    if variant.peer != "gort":
+        peer = next(p for p in bench.PEERS if p.name == variant.peer)
+        return peer if peer.program.exists() else bench.notice(f"{peer.program.name} was not built: skipped")
     program = bench.OUT / "gort-bench"
     if variant.flags:
         tree = bench.BUILD / "variants" / variant.flags.lstrip("-")
@@ -55,22 +78,21 @@ def build(bench, variant):
 
 
 def cell(runs, first):
-    """CPU us a request; where green threads burn, what the others and the burns had to wait; the ratio to the first."""
-    cost = "server_cpu_us_per_req"
+    """CPU us a request; what they had to wait, and where green threads burn these and the burns; the ratio to the first."""
     done = [r for r in runs if r]
     if not done:
         return "-"
-    text = f"{min(r[cost] for r in done):.2f}"
-    if "burns" in done[0]:
-        text += "".join(f" / {min(r[key] for r in done) / 1000:.1f}" for key in ("p99_us", "p99.9_us", "burn_p99_us"))
-    ratios = [r[cost] / f[cost] for r, f in zip(runs, first) if r and f]
+    late = AND_BURNS if "burns" in done[0] else AND_LATE
+    text = f"{min(r[COST] for r in done):.2f}" + "".join(f" / {min(r[key] for r in done) / 1000:.2f}" for key in late)
+    ratios = [r[COST] / f[COST] for r, f in zip(runs, first) if r and f]
     return text + (f" (x{statistics.median(ratios):.2f})" if ratios and runs is not first else "")
 
 
 def run(bench, table, rounds, quick, out, machine):
     """The exit status; out: the folder for the JSON."""
     variants, rows = TABLES[table](bench)
-    peers = [build(bench, v) for v in variants]
+    built = [(v, build(bench, v)) for v in variants]
+    variants, peers = zip(*((v, peer) for v, peer in built if peer))
     results = {(row.name, peer.label): [] for row, _ in rows for peer in peers}
     cores, began, failed = bench.split_cores(), time.monotonic(), []
     for number in range(rounds):
@@ -84,12 +106,12 @@ def run(bench, table, rounds, quick, out, machine):
                     failed.append(f"{row.name}, {peer.label}, round {number + 1}: {e}")
                 results[row.name, peer.label].append(result)
     print(bench.clear())
-    first = {v.engine: v.name for v in reversed(variants)}
+    first = {v.group or v.engine: v.name for v in reversed(variants)}
     bench.print_columns([[table, *(p.label for p in peers)]] +
-                        [[row.name, *(cell(results[row.name, v.name], results[row.name, first[v.engine]]) for v in variants)]
-                         for row, _ in rows])
-    print(f"CPU us of the server for a request, least of {rounds} rounds (median of the ratios to the first of its engine); stall: "
-          f"/ p99 and p99.9 of the others / p99 of the burns, ms.\n\n{machine}")
+                        [[row.name, *(cell(results[row.name, v.name], results[row.name, first[v.group or v.engine]])
+                                      for v in variants)] for row, _ in rows])
+    print(f"CPU us of the server for a request / p50 / p99 in ms, least of {rounds} rounds (median of the ratios of the first "
+          f"number to that of the first of its group); stall: / p99 and p99.9 of the others / p99 of the burns.\n\n{machine}")
     (out / f"{table}.json").write_text(json.dumps({"machine": machine, "errors": failed, "runs": {
         f"{row}, {label}": runs for (row, label), runs in results.items()}}, indent=1) + "\n")
     for line in failed:
