@@ -184,9 +184,10 @@ GO_API int go_signal_wait(const sigset_t *set);
  * When it returns the file is let go: the peer sees the end, the port of a listener is free. On
  * io_uring a poll that another worker has asked for holds it, too; that one is woken and waited
  * for, which blocks the thread, for some 50 us as a rule and 10 ms at most: it may be that the
- * worker computes. Then its processor is taken from it, and the kernel lets the file go some
- * milliseconds later; with GO_STRICT, when its green thread ends, parks or yields; and in any case
- * not before a child that was forked and has not called exec. Never parks. */
+ * worker computes, or sleeps in a system call. Then its processor is taken from it, the kernel lets
+ * the file go some milliseconds later, and a call of that worker that cannot be begun again, as
+ * epoll_wait(2), may end by EINTR; with GO_STRICT the file is let go when the green thread there
+ * ends, parks or yields. A forked child that does not call exec holds it, too. Never parks. */
 GO_API int go_close(int fd);
 
 /* Forget fd before a foreign library closes it: who is parked on it gets -EBADF, fd stays open.

@@ -243,6 +243,8 @@ static int connect_op(struct rt_fd_op *op, const struct sockaddr *sa, socklen_t 
         bool brief = !(rt_load_relaxed(&op->slot->flags) & RT_FD_OURS) &&
                      rt_sys_fd_blocking(op->fd) == 1;
         int err = brief ? rt_sys_connect_brief(op->fd, sa, len) : rt_sys_connect(op->fd, sa, len);
+        if (err == -EINTR && sa->sa_family == AF_UNIX)
+            continue; /* it waited for room in the queue: no connection is on its way */
         if (err == -EINPROGRESS || err == -EALREADY || err == -EINTR)
             return wait_connected(op);
         if (err != -EAGAIN || sa->sa_family != AF_UNIX)

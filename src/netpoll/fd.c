@@ -414,12 +414,12 @@ static void lock_unless_closing(struct rt_fd *s) {
 
 /* After reset: nobody uses the number for the old file any more. A holder is between two
  * instructions or in a system call that does not wait, on another thread. */
-static void settle(struct rt_fd *s) {
+static void settle(struct rt_fd *s, int fd) {
     rt_fence_full(); /* gen, then the count: pairs with the add in rt_fd_hold */
     for (int tries = 0; rt_load_acquire(&s->held) != 0; tries++) /* pairs with rt_fd_let_go's */
         after_try(tries);
     if (rt_fd_engine->settle)
-        rt_fd_engine->settle(s);
+        rt_fd_engine->settle(s, fd);
 }
 
 /* Up to close(2), or instead of it. The slot's gen from then on. */
@@ -432,7 +432,7 @@ static uint32_t begin_close(struct rt_fd *s, int fd) {
     rt_unlock(&s->lock);
     rt_ready_all(&woken);
     rt_chaos_delay("fd: the waiters know, the number is still open");
-    settle(s);
+    settle(s, fd);
     return gen;
 }
 

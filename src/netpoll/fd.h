@@ -89,7 +89,7 @@ struct rt_fd_engine {
     void (*disarm)(struct rt_fd *s, int fd);
     /* After that, without the lock, RT_FD_CLOSING set: wait until nothing that was armed holds the
      * file of s, but not for long. NULL: nothing does. */
-    void (*settle)(struct rt_fd *s);
+    void (*settle)(struct rt_fd *s, int fd);
 };
 enum { RT_FD_ALWAYS = 1 };
 extern const struct rt_fd_engine *rt_fd_engine;

@@ -90,6 +90,22 @@ int rt_inbox_post(struct rt_inbox *b, uint64_t letter) {
     return err;
 }
 
+int rt_inbox_post_or_note(struct rt_inbox *b, uint64_t letter) {
+    int err = lock_with_room(b);
+    if (err)
+        rt_lock(&b->lock);
+    if (!b->closed && err == 0)
+        add_waiting(b, letter);
+    else if (b->closed && err == 0)
+        add_kept(b, letter);
+    else if (b->closed)
+        b->all = true;
+    if (b->closed)
+        err = -ESHUTDOWN;
+    rt_unlock(&b->lock);
+    return err;
+}
+
 int rt_inbox_keep(struct rt_inbox *b, uint64_t letter) {
     int err = lock_with_room(b);
     if (err)
@@ -144,7 +160,9 @@ bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter) {
 
 void rt_inbox_open(struct rt_inbox *b) {
     rt_lock(&b->lock);
-    b->closed = false;
+    b->kept = 0;
+    rt_store_relaxed(&b->waiting, 0);
+    b->closed = b->wanted = b->all = false;
     rt_unlock(&b->lock);
 }
 
@@ -154,4 +172,29 @@ void rt_inbox_close(struct rt_inbox *b) {
     rt_store_relaxed(&b->waiting, there(b));
     b->kept = 0;
     rt_unlock(&b->lock);
+}
+
+void rt_inbox_note(struct rt_inbox *b, uint64_t letter) {
+    if (rt_inbox_keep(b, letter) == 0)
+        return;
+    rt_lock(&b->lock);
+    b->all = true;
+    rt_unlock(&b->lock);
+}
+
+bool rt_inbox_want(struct rt_inbox *b, uint64_t like, uint64_t mask) {
+    rt_lock(&b->lock);
+    bool is = b->all;
+    for (uint32_t i = 0, n = b->closed ? there(b) : 0; i < n && !is; i++)
+        is = ((b->items[i] ^ like) & mask) == 0;
+    b->wanted |= is;
+    rt_unlock(&b->lock);
+    return is;
+}
+
+bool rt_inbox_wanted(struct rt_inbox *b) {
+    rt_lock(&b->lock);
+    bool is = b->wanted;
+    rt_unlock(&b->lock);
+    return is;
 }

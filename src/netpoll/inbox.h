@@ -18,7 +18,8 @@ struct rt_inbox {
     uint32_t waiting; /* items[kept .. kept + waiting - 1]; any thread peeks */
     uint32_t lent;    /* 1: one was taken, and may come back */
     uint32_t cap;     /* kept + waiting + lent <= cap */
-    bool closed;
+    bool closed, wanted;
+    bool all; /* see rt_inbox_note */
     uint64_t *items;
     uint64_t first[RT_INBOX_FIRST];
 };
@@ -27,8 +28,10 @@ struct rt_inbox {
 void rt_inbox_init(struct rt_inbox *b);
 void rt_inbox_free(struct rt_inbox *b);
 
-/* Any thread. 0; -ESHUTDOWN: it is closed; -ENOMEM. */
+/* Any thread. 0; -ESHUTDOWN: it is closed; -ENOMEM: it may be. */
 int rt_inbox_post(struct rt_inbox *b, uint64_t letter);
+/* The same, but in a closed one the letter is noted, as by rt_inbox_note. -ENOMEM: it is open. */
+int rt_inbox_post_or_note(struct rt_inbox *b, uint64_t letter);
 
 /* These are the owner's. A letter that waits; it must be kept, put back or done with before the
  * next is taken: that needs no memory. */
@@ -41,10 +44,16 @@ int rt_inbox_keep(struct rt_inbox *b, uint64_t letter);
 /* Whether it is kept or waits. False: it is not there. */
 bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter);
 
-/* The next owner's, before anybody else sees it. */
+/* The next owner's, before anybody else sees it: it is empty. */
 void rt_inbox_open(struct rt_inbox *b);
-/* The heir of the owner. What is kept waits again, for the heir; who posts is told. */
+/* The heir of the owner, who is the owner then. What is kept waits again; who posts is told. */
 void rt_inbox_close(struct rt_inbox *b);
+/* Keep one, or, where there is no memory, as if all there could be were kept. */
+void rt_inbox_note(struct rt_inbox *b, uint64_t letter);
+/* Any thread: is it closed, and has it a letter whose bits `mask` are those of `like`? Then it is
+ * wanted from now on, until it is opened. */
+bool rt_inbox_want(struct rt_inbox *b, uint64_t like, uint64_t mask);
+bool rt_inbox_wanted(struct rt_inbox *b);
 
 static inline bool rt_inbox_any(const struct rt_inbox *b) {
     return rt_load_relaxed(&b->waiting) != 0;

@@ -27,8 +27,8 @@
  * sleeps on a note of its own, as a foreign thread does (RT_G_NOTE).
  *
  * WHAT HANGS ON THE THREAD. Timers, queues and caches are the P's and go with it. So does the
- * thread's ring: the heir issues its polls again and closes it (poller->adopt), and the thread gets
- * another before it becomes a spare (poller->m_start). If it cannot have one it ends.
+ * thread's ring: the heir issues its polls again (poller->adopt), and the thread has it back, or
+ * another, before it becomes a spare (poller->m_start). If it cannot it ends.
  *
  * HOW MANY. A thread that computes without a P is one more that wants a CPU. While there are as
  * many of these as Ps the next hog keeps its P until its slice is over; those that sleep in the
@@ -381,6 +381,8 @@ void go_lock_thread(void) {
     m->locked = 1;
     rt_store_relaxed(&m->away, RT_AWAY_LOCKED);
     g->flags |= RT_G_NOTE;
+    if (rt_poller && rt_poller->m_start) /* it may never come back: nothing is left there */
+        (void)rt_poller->m_start(m);
 }
 
 void go_unlock_thread(void) {

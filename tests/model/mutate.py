@@ -32,7 +32,7 @@ import sys
 ORDERS = ["relaxed", "acquire", "release", "acq_rel", "seq_cst"]
 FENCES = ["none", "light", "full", "heavy"]
 QUICK = ["--bound", "1", "--stale", "1"]
-FOR_ONE_FILE = {"uring": "netpoll/uring.c", "epoll": "netpoll/epoll.c"}  # large, and come to most of the others
+FOR_OWN_FILES = {"uring": "netpoll/uring", "epoll": "netpoll/epoll"}  # large, and come to most of the others
 NOT_MODELS = ("litmus",)  # it has no shipped files
 
 # The models that are about a file. What is not here is tried by all that come to it.
@@ -45,7 +45,8 @@ ABOUT = {
     "sched/retake.c": ["retake", "spares"], "sched/retake.h": ["retake"], "sched/procs.c": ["procs", "spares"],
     "sched/sched.h": ["procs", "retake", "spares"], "sched/start.c": ["stop"], "sched/worker.c": ["spares", "stop"],
     "sched/g.c": ["slabs"], "sched/pool.c": ["pool"], "sched/long_run.c": ["long_run"], "task/local.c": ["local"],
-    "netpoll/fd.h": ["fd"], "netpoll/uring.c": ["uring"], "netpoll/epoll.c": ["epoll"], "base/fault.c": ["fault"],
+    "netpoll/fd.h": ["fd"], "netpoll/uring.c": ["uring"], "netpoll/uring.h": ["uring"],
+    "netpoll/uring_owner.c": ["uring"], "netpoll/epoll.c": ["epoll"], "base/fault.c": ["fault"],
     "sched/timer.c": ["timer", "park"], "sync/mutex.c": ["mutex"], "sync/waitgroup.c": ["waitgroup"],
     "sync/rwmutex.c": ["rwmutex"], "sync/sem.c": ["sem"], "sync/once.c": ["once"], "sync/barrier.c": ["barrier"],
     "sync/cond.c": ["cond"], "task/group.c": ["group"],
@@ -74,7 +75,7 @@ SAMPLE = [
     ("scope", "task/scope.c", "lower", "rt_load_acquire(&s->rt_state)", "relaxed", True),
     ("stop", "sched/start.c", "rt_foreign_enter", "rt_load_seq_cst(&rt.state)", "acquire", True),
     ("fd", "netpoll/fd.c", "count_edge", "rt_store_release(&s->edge[dir])", "relaxed", True),
-    ("uring", "netpoll/uring.c", "uring_arm", "rt_fence_light()", "none", True),
+    ("uring", "netpoll/uring_owner.c", "set_state", "rt_store_release(&u->state)", "relaxed", True),
     ("epoll", "netpoll/epoll.c", "epoll_sleep_undo", "rt_store_release(&ep.sleeper)", "relaxed", True),
     ("fault", "base/fault.c", "rt_fault_slow", "rt_cas_acquire(&f->countdown)", "relaxed", True),
     ("slabs", "sched/g.c", "rt_g_each", "rt_load_acquire(&all.slabs)", "relaxed", True),
@@ -148,7 +149,7 @@ def fault(program, place, order, options, limit):
 def find(programs, place, order, limit, thorough):
     slow = False
     if not thorough:
-        programs = [p for p in programs if FOR_ONE_FILE.get(p.name, place.file) == place.file]
+        programs = [p for p in programs if place.file.startswith(FOR_OWN_FILES.get(p.name, ""))]
     about = [p for p in programs if thorough or p.name in ABOUT.get(place.file, [p.name])]
     for options, some in (QUICK, programs), ([], about):
         for program in some:

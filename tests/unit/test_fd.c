@@ -331,3 +331,38 @@ Test(fd, inbox_keeps_what_it_shall_until_it_is_closed) {
     T_EQ(take_all(&b), UINT64_MAX); /* for the heir */
     rt_inbox_free(&b);
 }
+
+/* What was in flight when the owner went is noted: who closes a file asks for it. */
+Test(fd, inbox_knows_what_it_was_left_with) {
+    struct rt_inbox b;
+    uint64_t letter;
+    const uint64_t fd7 = 7, fd8 = 8, fd9 = 9, other = UINT64_C(1) << 40, mask = 0xff;
+    rt_inbox_init(&b);
+    rt_inbox_open(&b);
+    T_EQ(rt_inbox_post_or_note(&b, fd7), 0);
+    T_ASSERT(!rt_inbox_want(&b, fd7, mask)); /* it has its owner */
+    rt_inbox_close(&b);
+    T_ASSERT(rt_inbox_want(&b, fd7 | other, mask));
+    T_ASSERT(rt_inbox_wanted(&b));
+    T_ASSERT(rt_inbox_take(&b, &letter));
+    rt_inbox_keep_taken(&b, letter);
+    T_ASSERT(rt_inbox_want(&b, fd7, mask));
+    rt_inbox_open(&b);
+    rt_inbox_close(&b);
+    T_ASSERT(!rt_inbox_want(&b, fd7, mask) && !rt_inbox_wanted(&b));
+    rt_inbox_note(&b, fd8);
+    T_EQ(rt_inbox_post_or_note(&b, fd9), -ESHUTDOWN);
+    T_ASSERT(!rt_inbox_any(&b)); /* neither waits */
+    T_ASSERT(!rt_inbox_want(&b, fd7, mask) && !rt_inbox_wanted(&b));
+    T_ASSERT(rt_inbox_want(&b, fd8, mask) && rt_inbox_want(&b, fd9, mask));
+    rt_fault_arm(RT_FAULT_ALLOC, 1, true, ENOMEM); /* then it could be any */
+    for (uint64_t i = 2; i < RT_INBOX_FIRST; i++)
+        rt_inbox_note(&b, fd8);
+    T_ASSERT(!rt_inbox_want(&b, fd7, mask));
+    T_EQ(rt_inbox_post_or_note(&b, fd9), -ESHUTDOWN);
+    rt_fault_disarm();
+    T_ASSERT(rt_inbox_want(&b, fd7, mask));
+    rt_inbox_open(&b);
+    T_EQ(rt_inbox_post(&b, fd7), 0);
+    rt_inbox_free(&b);
+}
