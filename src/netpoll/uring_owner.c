@@ -64,11 +64,14 @@ static void close_if_left(struct rt_uring *u) {
 
 /* fd, which nobody asks for any more, is being closed. */
 void rt_uring_close_left(int fd) {
-    for (uint32_t i = 0, n = rt_load_relaxed(&rt.nms); i < n; i++)
-        if (rt_inbox_want(&rt_urings[i].inbox, rt_uring_poll_data(fd, RT_IN, 0), OF_FD)) {
+    for (uint32_t i = 0, n = rt_load_relaxed(&rt.nms); i < n; i++) {
+        struct rt_uring *u = &rt_urings[i];
+        if (rt_load_acquire(&u->state) != FREE && /* pairs with the release in rt_uring_m_start */
+            rt_inbox_want(&u->inbox, rt_uring_poll_data(fd, RT_IN, 0), OF_FD)) {
             rt_fetch_add_relaxed(&rt_uring_closed, 1);
-            close_if_left(&rt_urings[i]); /* or the heir does when he is done; or its M cancels */
+            close_if_left(u); /* or the heir does when he is done; or its M cancels */
         }
+    }
 }
 
 /* ---- sysmon looks ---------------------------------------------------------------------------- */
@@ -195,7 +198,7 @@ int rt_uring_m_start(struct rt_m *m) {
     u->bell_armed = false;
     u->refused = 0;
     rt_store_relaxed(&u->first_prep, INT64_MAX);
-    rt_store_relaxed(&u->state, IN_USE);
+    rt_store_release(&u->state, IN_USE); /* pairs with the acquire in rt_uring_close_left */
     rt_inbox_open(&u->inbox);
     rt_store_release(&m->poller, u); /* pairs with the acquire in rt_uring_of */
     return 0;
