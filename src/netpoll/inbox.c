@@ -148,7 +148,7 @@ void rt_inbox_done(struct rt_inbox *b) {
 bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter) {
     rt_lock(&b->lock);
     uint32_t n = there(b), i = 0;
-    while (i < n && b->items[i] != letter)
+    while (i < n && (b->items[i] & ~RT_INBOX_MARK) != letter)
         i++;
     if (i < b->kept)
         remove_kept(b, i);

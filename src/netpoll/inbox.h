@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 enum { RT_INBOX_FIRST = 16 };
+static const uint64_t RT_INBOX_MARK = (uint64_t)1 << 63; /* in a letter; its owner knows what for */
 
 struct rt_inbox {
     uint32_t lock;
@@ -41,7 +42,7 @@ void rt_inbox_put_back(struct rt_inbox *b, uint64_t letter);
 void rt_inbox_done(struct rt_inbox *b);
 /* One that was never posted. 0; -ENOMEM. */
 int rt_inbox_keep(struct rt_inbox *b, uint64_t letter);
-/* Whether it is kept or waits. False: it is not there. */
+/* Whether it is kept or waits, marked or not. False: it is not there. */
 bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter);
 
 /* The next owner's, before anybody else sees it: it is empty. */

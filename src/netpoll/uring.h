@@ -32,7 +32,8 @@ extern uint32_t rt_uring_left;     /* rings without an M, which may hold files; 
 
 enum { RT_TAG_NONE, RT_TAG_POLL, RT_TAG_BELL, RT_TAG_LOOK };
 
-/* 4 bits of tag, 1 of direction, 27 of descriptor, 32 of sequence. */
+/* 1 bit for a mark, 3 of tag, 1 of direction, 27 of descriptor, 32 of sequence. A letter with the
+ * tag of a poll asks to take that back; it is marked when the file is being closed. */
 static inline uint64_t rt_uring_poll_data(int fd, int dir, uint32_t seq) {
     return (uint64_t)RT_TAG_POLL << 60 | (uint64_t)dir << 59 | (uint64_t)(unsigned)fd << 32 | seq;
 }
@@ -43,7 +44,7 @@ static inline int rt_uring_data_dir(uint64_t data) {
     return (int)(data >> 59 & 1);
 }
 static inline unsigned rt_uring_data_tag(uint64_t data) {
-    return (unsigned)(data >> 60);
+    return (unsigned)(data >> 60 & 7);
 }
 
 /* Of an M, from any thread: it may go at any time, but its memory stays. NULL: it has none. */

@@ -10,7 +10,9 @@
  * one, and leaves it (LEFT). Who takes a poll back finds the inbox closed, and counts it off
  * himself, or the heir finds the letter. What is in flight still is noted in the inbox.
  *   the thread comes back   takes its ring again, cancels all, and begins anew
- *   a close finds its file  in such an inbox, and closes that ring; the thread gets another
+ *   a close finds its file  in such an inbox, and closes that ring; the thread gets another. Or it
+ *                           was there before the heir, and perhaps does not wait any more: its
+ *                           letter is marked, and the heir closes the ring when he is done
  * The kernel lets go the files of a closed ring by itself, some milliseconds later, whatever the
  * thread is doing; but not while something else holds the ring, as io_uring_register_ring_fd does,
  * and a forked child that has not called exec. It does tell the thread, so a system call of the hog
@@ -24,7 +26,7 @@
 
 enum { STOP_TRIES = 20 };
 static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
-static const uint64_t OF_FD = (uint64_t)15 << 60 | (uint64_t)0x7ffffff << 32;
+static const uint64_t OF_FD = (uint64_t)7 << 60 | (uint64_t)0x7ffffff << 32;
 
 enum { /* rt_uring.state */
     FREE,
@@ -56,6 +58,7 @@ static void close_ring(struct rt_uring *u) {
 static void close_if_left(struct rt_uring *u) {
     uint32_t left = LEFT;
     if (rt_cas_acquire(&u->state, &left, CLOSING)) { /* pairs with the release in set_state */
+        rt_fetch_add_relaxed(&rt_uring_closed, 1);
         close_ring(u);
         rt_fetch_sub_relaxed(&rt_uring_left, 1);
         set_state(u, FREE);
@@ -162,8 +165,8 @@ static unsigned discard(struct rt_uring *u, struct rt_glist *ready) {
 
 /* Its ring, or the place for another, is its own again: the heir is done. */
 static void take_back_ring(struct rt_uring *u) {
-    for (uint32_t state; (state = rt_load_acquire(&u->state)) != FREE;) /* as the CAS below */
-        if (state == LEFT && rt_cas_acquire(&u->state, &state, IN_USE)) { /* set_state */
+    for (uint32_t state; (state = rt_load_acquire(&u->state)) != FREE;) /* pairs with set_state */
+        if (state == LEFT && rt_cas_relaxed(&u->state, &state, IN_USE)) {
             cancel_all(u, discard, NULL);
             if (u->inflight || u->bell_armed) /* the kernel refuses again and again */
                 close_ring(u);
@@ -232,6 +235,7 @@ void rt_uring_m_stop(struct rt_m *m) {
 
 struct heir {
     struct rt_uring *of, *to; /* to NULL: any */
+    bool close;
     struct rt_glist *ready;
 };
 
@@ -265,7 +269,7 @@ static void pass_slot(struct rt_fd *s, int fd, void *arg) {
     rt_unlock(&s->lock);
 }
 
-static void pass_letters(const struct heir *h) {
+static void pass_letters(struct heir *h) {
     uint64_t letter;
     rt_inbox_close(&h->of->inbox);
     while (rt_inbox_take(&h->of->inbox, &letter)) {
@@ -276,6 +280,7 @@ static void pass_letters(const struct heir *h) {
             rt_inbox_done(&h->of->inbox);
         else
             rt_inbox_keep_taken(&h->of->inbox, letter); /* it is in flight still */
+        h->close |= (letter & RT_INBOX_MARK) != 0;
         rt_lock(&s->lock);
         if (look)
             pass_on(h, s, fd);
@@ -295,6 +300,6 @@ void rt_uring_adopt(struct rt_m *m, void *from, struct rt_glist *ready) {
         rt_fd_each(pass_slot, &h);
     rt_chaos_delay("uring: counted off, not left");
     set_state(of, LEFT);
-    if (rt_inbox_wanted(&of->inbox)) /* a close came meanwhile */
+    if (rt_inbox_wanted(&of->inbox) || h.close)
         close_if_left(of);
 }

@@ -252,6 +252,16 @@ static void one_who_waits_and_a_spare(void) {
     naps_are_long();
     queue(waits_and_hogs);
 }
+static void one_who_waits_and_a_late_taking(void) {
+    one_who_waits_and_a_spare();
+    close_is_late = true;
+}
+static void close_then_take(void) {
+    while (!rt_load_relaxed(&hogging))
+        model_wait_for_change();
+    closes();
+    take();
+}
 static void take_and_close(void) {
     take_from_the_hog();
     closes();
@@ -283,6 +293,8 @@ const struct model_case model_cases[] = {
                m0, m1, take_from_the_hog_then_write, foreign_reads),
     MODEL_CASE("uring.looked_at", one_who_waits_and_a_spare, closed, closed, 1, 1, m0, m1,
                take_and_close, looks),
+    MODEL_CASE("uring.taken_when_closed", one_who_waits_and_a_late_taking, closed, closed, 1, 1, m0,
+               m1, close_then_take),
     MODEL_CASE("uring.counted_once", one_who_closes_and_a_spare, closed, closed, 1, 1, m0, m1,
                take_from_the_hog),
     MODEL_CASE("uring.closed", a_reader_to_be_closed, closed, closed, 1, 1, m0, closes),

@@ -364,5 +364,7 @@ Test(fd, inbox_knows_what_it_was_left_with) {
     T_ASSERT(rt_inbox_want(&b, fd7, mask));
     rt_inbox_open(&b);
     T_EQ(rt_inbox_post(&b, fd7), 0);
+    T_EQ(rt_inbox_post(&b, fd8 | RT_INBOX_MARK), 0);
+    T_ASSERT(rt_inbox_forget(&b, fd8) && !rt_inbox_forget(&b, fd8));
     rt_inbox_free(&b);
 }
