@@ -119,7 +119,7 @@ bool rt_inbox_take(struct rt_inbox *b, uint64_t *letter) {
     if (!rt_inbox_any(b)) /* nobody but the owner takes away */
         return false;
     rt_lock(&b->lock);
-    *letter = remove_waiting(b, b->kept);
+    *letter = b->taken = remove_waiting(b, b->kept);
     b->lent = 1;
     rt_unlock(&b->lock);
     return true;
@@ -148,7 +148,7 @@ void rt_inbox_done(struct rt_inbox *b) {
 bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter) {
     rt_lock(&b->lock);
     uint32_t n = there(b), i = 0;
-    while (i < n && (b->items[i] & ~RT_INBOX_MARK) != letter)
+    while (i < n && b->items[i] != letter)
         i++;
     if (i < b->kept)
         remove_kept(b, i);
@@ -184,8 +184,8 @@ void rt_inbox_note(struct rt_inbox *b, uint64_t letter) {
 
 bool rt_inbox_want(struct rt_inbox *b, uint64_t like, uint64_t mask) {
     rt_lock(&b->lock);
-    bool is = b->all;
-    for (uint32_t i = 0, n = b->closed ? there(b) : 0; i < n && !is; i++)
+    bool is = b->all || (b->lent && ((b->taken ^ like) & mask) == 0);
+    for (uint32_t i = 0, n = there(b); i < n && !is; i++)
         is = ((b->items[i] ^ like) & mask) == 0;
     b->wanted |= is;
     rt_unlock(&b->lock);

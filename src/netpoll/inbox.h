@@ -11,13 +11,13 @@
 #include <stdint.h>
 
 enum { RT_INBOX_FIRST = 16 };
-static const uint64_t RT_INBOX_MARK = (uint64_t)1 << 63; /* in a letter; its owner knows what for */
 
 struct rt_inbox {
     uint32_t lock;
     uint32_t kept;    /* items[0 .. kept - 1] are */
     uint32_t waiting; /* items[kept .. kept + waiting - 1]; any thread peeks */
-    uint32_t lent;    /* 1: one was taken, and may come back */
+    uint32_t lent;    /* 1: one was taken, and may come back: */
+    uint64_t taken;
     uint32_t cap;     /* kept + waiting + lent <= cap */
     bool closed, wanted;
     bool all; /* see rt_inbox_note */
@@ -42,7 +42,7 @@ void rt_inbox_put_back(struct rt_inbox *b, uint64_t letter);
 void rt_inbox_done(struct rt_inbox *b);
 /* One that was never posted. 0; -ENOMEM. */
 int rt_inbox_keep(struct rt_inbox *b, uint64_t letter);
-/* Whether it is kept or waits, marked or not. False: it is not there. */
+/* Whether it is kept or waits. False: it is not there. */
 bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter);
 
 /* The next owner's, before anybody else sees it: it is empty. */
@@ -51,8 +51,8 @@ void rt_inbox_open(struct rt_inbox *b);
 void rt_inbox_close(struct rt_inbox *b);
 /* Keep one, or, where there is no memory, as if all there could be were kept. */
 void rt_inbox_note(struct rt_inbox *b, uint64_t letter);
-/* Any thread: is it closed, and has it a letter whose bits `mask` are those of `like`? Then it is
- * wanted from now on, until it is opened. */
+/* Any thread: has it a letter whose bits `mask` are those of `like`? Then it is wanted from now on,
+ * until it is opened again. */
 bool rt_inbox_want(struct rt_inbox *b, uint64_t like, uint64_t mask);
 bool rt_inbox_wanted(struct rt_inbox *b);
 

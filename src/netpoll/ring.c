@@ -141,14 +141,14 @@ void rt_ring_init(struct rt_ring *r) {
 int rt_ring_make(struct rt_ring *r, unsigned entries, unsigned completions) {
     static uint32_t lock; /* or two that need two descriptors would each take one */
     bool first = r->bell < 0;
-    rt_lock(&lock);
+    rt_futex_lock(&lock);
     close_fd(&r->kept);
     int err = new_bell(r);
     if (err == 0)
         err = make(r, entries, completions);
     if (err && first)
         close_fd(&r->bell); /* nobody knows it */
-    rt_unlock(&lock);
+    rt_futex_unlock(&lock);
     return err;
 }
 

@@ -158,17 +158,17 @@ void rt_uring_count_off(struct rt_fd *s) {
  * for that. Without memory for the request the poll stays until it fires: it is stale, and delays a
  * FIN at worst; but when its ring is closed before that nobody counts it off, so each later close
  * of the number waits for a slice. */
-static bool take_back(struct rt_uring *own, struct rt_fd *s, int fd, int dir, uint64_t mark) {
+static bool take_back(struct rt_uring *own, struct rt_fd *s, int fd, int dir) {
     struct rt_fd_poll *p = &s->poll[dir];
     struct rt_uring *u = &rt_urings[p->owner - 1];
     uint64_t data = rt_uring_poll_data(fd, dir, p->seq);
     rt_store_relaxed(&p->owner, 0);
-    if (u == own && rt_inbox_keep(&u->inbox, data | mark) == 0) {
+    if (u == own && rt_inbox_keep(&u->inbox, data) == 0) {
         if (prepare_remove(u, data))
             return true;
         rt_inbox_forget(&u->inbox, data); /* the kernel takes none now: it goes there as others */
     }
-    int err = rt_inbox_post_or_note(&u->inbox, data | mark);
+    int err = rt_inbox_post_or_note(&u->inbox, data);
     if (err == 0)
         rt_fd_kick(&rt.ms[u->number - 1]);
     else if (err == -ESHUTDOWN) /* the ring is closed, and its heir has not found this poll */
@@ -191,7 +191,7 @@ int rt_uring_arm_on(struct rt_uring *u, struct rt_fd *s, int fd, int dir) {
     if (err) /* the one that there is stays: others may wait for it */
         return err;
     if (p->owner)
-        take_back(u, s, fd, dir, 0);
+        take_back(u, s, fd, dir);
     p->seq++;
     rt_store_relaxed(&s->polls, s->polls + 1);
     rt_store_relaxed(&p->owner, u->number);
@@ -217,7 +217,7 @@ static void uring_disarm(struct rt_fd *s, int fd) {
     struct rt_m *m = rt_enter();
     for (int dir = RT_IN; dir <= RT_OUT; dir++)
         if (s->poll[dir].owner)
-            due |= take_back(m ? m->poller : NULL, s, fd, dir, RT_INBOX_MARK);
+            due |= take_back(m ? m->poller : NULL, s, fd, dir);
     if (due) /* the deferred work, too: the file is let go there */
         submit(m->poller);
     if (m)
@@ -279,7 +279,7 @@ bool rt_uring_serve_inbox(struct rt_uring *u) {
     while (rt_inbox_take(&u->inbox, &letter)) {
         bool look = rt_uring_data_tag(letter) == RT_TAG_LOOK;
         some = true;
-        if (look ? !serve_look(u, rt_uring_data_fd(letter)) : !prepare_remove(u, letter & ~RT_INBOX_MARK)) {
+        if (look ? !serve_look(u, rt_uring_data_fd(letter)) : !prepare_remove(u, letter)) {
             rt_inbox_put_back(&u->inbox, letter); /* the queue is full and the kernel busy */
             break;
         }
@@ -327,7 +327,7 @@ static void uring_settle(struct rt_fd *s, int fd) {
         if (!some)
             rt_sys_futex_wait(&s->polls, n, CLOSE_NAP_NS);
     }
-    if (rt_unlikely(rt_load_relaxed(&rt_uring_left) != 0)) /* raised before the count fell */
+    if (rt_unlikely(n != 0 || rt_load_relaxed(&rt_uring_left) != 0)) /* raised before n fell */
         rt_uring_close_left(fd);
 }
 

@@ -32,8 +32,8 @@ extern uint32_t rt_uring_left;     /* rings without an M, which may hold files; 
 
 enum { RT_TAG_NONE, RT_TAG_POLL, RT_TAG_BELL, RT_TAG_LOOK };
 
-/* 1 bit for a mark, 3 of tag, 1 of direction, 27 of descriptor, 32 of sequence. A letter with the
- * tag of a poll asks to take that back; it is marked when the file is being closed. */
+/* 4 bits of tag, 1 of direction, 27 of descriptor, 32 of sequence. A letter with the tag of a poll
+ * asks to take that back. */
 static inline uint64_t rt_uring_poll_data(int fd, int dir, uint32_t seq) {
     return (uint64_t)RT_TAG_POLL << 60 | (uint64_t)dir << 59 | (uint64_t)(unsigned)fd << 32 | seq;
 }
@@ -44,7 +44,7 @@ static inline int rt_uring_data_dir(uint64_t data) {
     return (int)(data >> 59 & 1);
 }
 static inline unsigned rt_uring_data_tag(uint64_t data) {
-    return (unsigned)(data >> 60 & 7);
+    return (unsigned)(data >> 60);
 }
 
 /* Of an M, from any thread: it may go at any time, but its memory stays. NULL: it has none. */
@@ -83,8 +83,8 @@ void rt_uring_m_stop(struct rt_m *m);
 bool rt_uring_stuck(struct rt_m *m);
 void rt_uring_adopt(struct rt_m *m, void *from, struct rt_glist *ready);
 
-/* fd, which nobody asks for any more, is being closed: no ring that was left holds its file for
- * long. Any thread; rt_uring_left was not zero. */
+/* fd, which nobody asks for any more, is being closed: no ring that was left, or will be, holds its
+ * file for long. Any thread; not needed when rt_uring_left and slot->polls are zero. */
 void rt_uring_close_left(int fd);
 
 #endif

@@ -10,9 +10,9 @@
  * one, and leaves it (LEFT). Who takes a poll back finds the inbox closed, and counts it off
  * himself, or the heir finds the letter. What is in flight still is noted in the inbox.
  *   the thread comes back   takes its ring again, cancels all, and begins anew
- *   a close finds its file  in such an inbox, and closes that ring; the thread gets another. Or it
- *                           was there before the heir, and perhaps does not wait any more: its
- *                           letter is marked, and the heir closes the ring when he is done
+ *   a close finds its file  in such an inbox, and closes that ring; the thread gets another. If the
+ *                           heir is not done, or not there, and the close has given up waiting
+ *                           for him, it says so in the inbox, and he closes the ring
  * The kernel lets go the files of a closed ring by itself, some milliseconds later, whatever the
  * thread is doing; but not while something else holds the ring, as io_uring_register_ring_fd does,
  * and a forked child that has not called exec. It does tell the thread, so a system call of the hog
@@ -26,7 +26,7 @@
 
 enum { STOP_TRIES = 20 };
 static const int64_t STOP_WAIT_NS = 50 * 1000 * 1000;
-static const uint64_t OF_FD = (uint64_t)7 << 60 | (uint64_t)0x7ffffff << 32;
+static const uint64_t OF_FD = (uint64_t)15 << 60 | (uint64_t)0x7ffffff << 32;
 
 enum { /* rt_uring.state */
     FREE,
@@ -150,10 +150,10 @@ static void cancel_all(struct rt_uring *u, unsigned (*reaped)(struct rt_uring *,
 /* As reap, of what the heir has counted off. */
 static unsigned discard(struct rt_uring *u, struct rt_glist *ready) {
     (void)ready;
-    unsigned n = io_uring_cq_ready(&u->ring.u);
     struct io_uring_cqe *cqe;
-    unsigned head;
+    unsigned head, n = 0;
     io_uring_for_each_cqe(&u->ring.u, head, cqe) {
+        n++;
         if (rt_uring_data_tag(cqe->user_data) == RT_TAG_POLL)
             u->inflight--;
         else if (rt_uring_data_tag(cqe->user_data) == RT_TAG_BELL)
@@ -207,35 +207,10 @@ int rt_uring_m_start(struct rt_m *m) {
     return 0;
 }
 
-/* A spare ends; nothing was asked on its ring, but perhaps to look: see rt_uring_post_look. */
-static void give_ring_back(struct rt_m *m, struct rt_uring *u) {
-    rt_store_relaxed(&m->poller, NULL);
-    rt_inbox_close(&u->inbox);
-    close_ring(u);
-    set_state(u, FREE);
-}
-
-/* Closing the ring would not do it while a forked child holds it, too. */
-void rt_uring_m_stop(struct rt_m *m) {
-    struct rt_uring *u = m->poller;
-    struct rt_glist woken = {0};
-    if (!u)
-        return;
-    if (rt_gate_is_shut(m)) {
-        give_ring_back(m, u);
-        return;
-    }
-    rt_uring_serve_inbox(u);
-    cancel_all(u, rt_uring_reap, &woken);
-    for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
-        rt_ready(g); /* of foreign threads; the last green thread has ended long ago */
-}
-
 /* ---- a P is taken, or put away --------------------------------------------------------------- */
 
 struct heir {
     struct rt_uring *of, *to; /* to NULL: any */
-    bool close;
     struct rt_glist *ready;
 };
 
@@ -269,7 +244,7 @@ static void pass_slot(struct rt_fd *s, int fd, void *arg) {
     rt_unlock(&s->lock);
 }
 
-static void pass_letters(struct heir *h) {
+static void pass_letters(const struct heir *h) {
     uint64_t letter;
     rt_inbox_close(&h->of->inbox);
     while (rt_inbox_take(&h->of->inbox, &letter)) {
@@ -280,7 +255,6 @@ static void pass_letters(struct heir *h) {
             rt_inbox_done(&h->of->inbox);
         else
             rt_inbox_keep_taken(&h->of->inbox, letter); /* it is in flight still */
-        h->close |= (letter & RT_INBOX_MARK) != 0;
         rt_lock(&s->lock);
         if (look)
             pass_on(h, s, fd);
@@ -300,6 +274,30 @@ void rt_uring_adopt(struct rt_m *m, void *from, struct rt_glist *ready) {
         rt_fd_each(pass_slot, &h);
     rt_chaos_delay("uring: counted off, not left");
     set_state(of, LEFT);
-    if (rt_inbox_wanted(&of->inbox) || h.close)
+    if (rt_inbox_wanted(&of->inbox))
         close_if_left(of);
+}
+
+/* A spare ends. Nothing was asked on its ring, but perhaps to look: see rt_uring_post_look. */
+static void give_ring_back(struct rt_m *m, struct rt_uring *u, struct rt_glist *woken) {
+    rt_store_relaxed(&m->poller, NULL);
+    pass_letters(&(struct heir){.of = u, .ready = woken});
+    close_ring(u);
+    set_state(u, FREE);
+}
+
+/* Closing the ring would not do it while a forked child holds it, too. */
+void rt_uring_m_stop(struct rt_m *m) {
+    struct rt_uring *u = m->poller;
+    struct rt_glist woken = {0};
+    if (!u)
+        return;
+    if (rt_gate_is_shut(m)) {
+        give_ring_back(m, u, &woken);
+    } else {
+        rt_uring_serve_inbox(u);
+        cancel_all(u, rt_uring_reap, &woken);
+    }
+    for (struct rt_g *g; (g = rt_glist_pop(&woken)) != NULL;)
+        rt_ready(g); /* of foreign threads, or at the stop, where no green thread is left */
 }
