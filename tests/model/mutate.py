@@ -83,8 +83,8 @@ SAMPLE = [
     ("long_run", "sched/long_run.c", "report", "rt_store_release(&lr.busy)", "relaxed", True),
     ("local", "task/local.c", "go_local_set", "rt_load_acquire(&all.count)", "relaxed", True),
     ("gen", "task/gen.c", "resume", "rt_store_release(&gen->state)", "relaxed", True),
-    ("retake", "sched/retake.c", "hand_over", "rt_fence_heavy()", "full", True),
-    ("procs", "sched/procs.c", "put_away", "rt_fence_heavy()", "full", True),
+    ("retake", "sched/retake.c", "hand_over", "rt_store_release(&p->m)", "relaxed", True),
+    ("procs", "sched/procs.c", "count_put_away", "rt_fetch_add_release(&change.put_away)", "relaxed", True),
     ("spares", "sched/procs.c", "admit", "rt_store_release(&rt.procs)", "relaxed", True),
     ("gate", "sched/gate.c", "rt_gate_try", "rt_cas_relaxed(&m->gate)", "acquire", False),
 ]
