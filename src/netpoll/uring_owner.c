@@ -197,10 +197,11 @@ int rt_uring_m_start(struct rt_m *m) {
         return err;
     }
     u->enabled = true;
-    u->inflight = 0; /* all that was in it is gone with it, prepared or not */
+    u->inflight = 0; /* all that was in it is gone with it; only a request to drop what has been
+                        dropped may be prepared still */
     u->bell_armed = false;
     u->refused = 0;
-    rt_store_relaxed(&u->first_prep, INT64_MAX);
+    rt_store_relaxed(&u->first_prep, io_uring_sq_ready(&u->ring.u) ? rt_sys_now() : INT64_MAX);
     rt_store_release(&u->state, IN_USE); /* pairs with the acquire in rt_uring_close_left */
     rt_inbox_open(&u->inbox);
     rt_store_release(&m->poller, u); /* pairs with the acquire in rt_uring_of */
