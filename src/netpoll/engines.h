@@ -4,7 +4,7 @@
 
 #include "sched/poller.h"
 
-extern uint32_t rt_uring_closed; /* rings that went with a P, so far; tests ask */
+extern uint32_t rt_uring_closed; /* rings that had to be closed for a close; tests ask */
 extern const struct rt_poller rt_uring_poller, rt_epoll_poller;
 
 /* A sleep in an engine has ended, with 0 or -errno; *refused, which is the sleeper's, counts. Where

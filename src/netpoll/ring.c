@@ -21,11 +21,11 @@
  * descriptor, or a seccomp filter came late. So would a completion that the kernel had no memory
  * for (EBADR, once). That is the end of the program, with a line that says so.
  *
- * A ring that goes with a P (uring.c) is made again, for the same thread. Who rings its bell may be
- * late: so the number of the eventfd is given back at the end only. But the read in flight on the
- * freed ring may still be there, and must not answer for the next one's: so it is another eventfd
- * behind the number each time (dup3). Nor is the number of a freed ring given back, or where all
- * descriptors are used up the next could not be made.
+ * A ring that was closed for a close (uring_owner.c) is made again, for the same thread. Who rings
+ * its bell may be late: so the number of the eventfd is given back at the end only. But the read in
+ * flight on the freed ring may still be there, and must not answer for the next one's: so it is
+ * another eventfd behind the number each time (dup3). Nor is the number of a freed ring given back,
+ * or where all descriptors are used up the next could not be made.
  *
  * errno: on x86-64 and aarch64 liburing makes its system calls by itself and does not touch errno;
  * a build of it that goes through libc does. */

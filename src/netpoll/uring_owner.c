@@ -58,7 +58,6 @@ static void close_ring(struct rt_uring *u) {
 static void close_if_left(struct rt_uring *u) {
     uint32_t left = LEFT;
     if (rt_cas_acquire(&u->state, &left, CLOSING)) { /* pairs with the release in set_state */
-        rt_fetch_add_relaxed(&rt_uring_closed, 1);
         close_ring(u);
         rt_fetch_sub_relaxed(&rt_uring_left, 1);
         set_state(u, FREE);

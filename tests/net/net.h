@@ -115,8 +115,8 @@ static inline int net_open_fds(const char *kind) {
 }
 
 /* Is the file gone with the close? It need not be after one that took as long as go_close waits for
- * the rings: their workers may have had no CPU meanwhile; or when a thread has lost its P, and so
- * its ring, since the last time: the kernel takes some milliseconds to let go what that held. */
+ * the rings: their workers may have had no CPU meanwhile; or when a ring had to be closed for it,
+ * since the last time: the kernel takes some milliseconds to let go what that held. */
 static inline bool net_close_is_over(int fd) {
     static uint32_t rings_closed;
     int64_t start = go_now();
