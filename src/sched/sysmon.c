@@ -6,7 +6,8 @@
  *     that parks, go_yield or go_checkpoint;
  *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
  *     also when each of its picks takes long;
- *   - the netpoller is looked at, in case every M is busy with one G;
+ *   - the netpoller is looked at, in case every M is busy with one G: not when one has passed its
+ *     scheduler loop since the last tick, which knows better whether it can serve more;
  *   - a P in which nothing has begun or parked since the last tick is marked stale: what waits
  *     behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this, for any
  *     ring that is not empty, or for a timer that nobody keeps;
@@ -79,9 +80,13 @@ static bool p_is_awake(const struct rt_p *p) {
     return rt_load_relaxed(&m->sleep) == RT_AWAKE;
 }
 
-/* One P. True: somebody who sleeps could help. *least: the smallest number of slices and parks, of
- * any P that is awake. */
-static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *least) {
+/* How much has begun and parked since the last tick in the Ps that are awake. */
+struct pace {
+    uint64_t least, most;
+};
+
+/* One P. True: somebody who sleeps could help. */
+static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, struct pace *pace) {
     uint32_t ticks = rt_load_relaxed(&p->ticks);
     bool help = rt_runq_len_any(p) != 0;
     if (!p_is_awake(p))
@@ -102,8 +107,9 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, uint64_t *le
         rt_store_relaxed(&p->stale, ticks + 1);
         help = true;
     }
-    if (progress - seen->progress < *least)
-        *least = progress - seen->progress;
+    uint64_t begun = progress - seen->progress;
+    pace->least = begun < pace->least ? begun : pace->least;
+    pace->most = begun > pace->most ? begun : pace->most;
     seen->progress = progress;
     if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
         rt_fetch_or_relaxed(&p->attention, RT_P_LOOK);
@@ -123,19 +129,20 @@ static void tell_checkpoints(void) {
 
 static int64_t tick(struct seen *seen) {
     int64_t now = rt_sys_now();
-    if (rt_poller) {
+    bool help = rt_load_relaxed(&rt.nobody->timer_when) <= now;
+    struct pace pace = {.least = UINT64_MAX};
+    uint32_t procs = rt_procs();
+    for (uint32_t i = 0; i < procs; i++)
+        help |= look_at(&rt.ps[i], &seen[i], now, &pace);
+    if (rt_poller && pace.most <= 2 * RT_PICKS) { /* a slice counts, and its park */
         struct rt_glist ready = {0};
         rt_poller->poll(NULL, true, &ready);
         rt_globq_push(&ready);
     }
-    bool help = rt_globq_size() != 0 || rt_load_relaxed(&rt.nobody->timer_when) <= now;
-    uint64_t least = UINT64_MAX;
-    uint32_t procs = rt_procs();
-    for (uint32_t i = 0; i < procs; i++)
-        help |= look_at(&rt.ps[i], &seen[i], now, &least);
+    help |= rt_globq_size() != 0;
     if (help)
         rt_idle_wake_foreign();
-    bool lively = least >= LIVELY && least != UINT64_MAX;
+    bool lively = pace.least >= LIVELY && pace.least != UINT64_MAX;
     int64_t next = rt_load_relaxed(&rt_sysmon_tick_ns), when = rt_timer_earliest_any();
     if (lively && next < LIVELY_TICK_NS)
         next = LIVELY_TICK_NS;
