@@ -144,6 +144,14 @@ static void one_event(const struct epoll_event *e, struct rt_glist *ready) {
     rt_unlock(&s->lock);
 }
 
+static void touch(const struct epoll_event *events, int n) {
+    int fds[RT_FD_BATCH];
+    n = n < RT_FD_BATCH ? n : RT_FD_BATCH;
+    for (int i = 0; i < n; i++)
+        fds[i] = (int)(uint32_t)events[i].data.u64;
+    rt_fd_touch(fds, (unsigned)n);
+}
+
 /* Collect, waiting up to timeout_ns (< 0: for ever). 0, or the error of the wait, which passes. */
 static int collect(int64_t timeout_ns, struct rt_glist *ready, bool *rung) {
     struct epoll_event events[EVENTS];
@@ -155,11 +163,14 @@ static int collect(int64_t timeout_ns, struct rt_glist *ready, bool *rung) {
         rt_fatal("epoll_wait(2) worked at the start and fails now: %s (was the descriptor of the "
                  "set closed by somebody else, or is there a late seccomp filter?)",
                  strerror(-n));
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (i % RT_FD_BATCH == 0)
+            touch(&events[i], n - i);
         if (events[i].data.u64 == BELL)
             *rung = true;
         else
             one_event(&events[i], ready);
+    }
     return n < 0 ? n : 0;
 }
 

@@ -217,7 +217,7 @@ static int let_close(struct rt_fd_op *op, int64_t own_deadline) {
 static int park(struct rt_fd *s, struct rt_fd_waiter *w, int64_t deadline, enum rt_why why) {
     if (w->foreign)
         rt_fetch_add_relaxed(&foreign_parked, 1);
-    int r = rt_park(w->g, &s->lock, RT_WAITING, deadline, why);
+    int r = rt_park_io(w->g, &s->lock, deadline, why);
     if (w->foreign)
         rt_fetch_sub_relaxed(&foreign_parked, 1);
     if (rt_unlikely(r != 0))
@@ -334,7 +334,7 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
 /* The waiters of these directions, or of them the foreign threads. The others keep their order. */
 static void claim(struct rt_fd *s, unsigned dirs, bool foreign, int result, struct rt_glist *out) {
     void *all = s->waiters;
-    s->waiters = NULL;
+    rt_store_relaxed(&s->waiters, NULL); /* rt_fd_touch peeks */
     for (struct rt_node *n; (n = rt_queue_pop(&all)) != NULL;) {
         struct rt_fd_waiter *w = rt_container_of(n, struct rt_fd_waiter, node);
         if (!(dirs_of(w) & dirs) || (foreign && !w->foreign))

@@ -248,6 +248,17 @@ unsigned rt_fd_wanted(const struct rt_fd *s, unsigned dirs, unsigned *n);
 /* Something happened in these directions: claim the waiters, append them to ready. Lock held. */
 void rt_fd_event(struct rt_fd *s, unsigned dirs, bool wary, struct rt_glist *ready);
 
+/* Before a batch of events: bring their slots, all at once, and then the frames of who waits. These
+ * may be gone by now, so that is but a prefetch. */
+enum { RT_FD_BATCH = 8 };
+static inline void rt_fd_touch(const int *fds, unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        const struct rt_fd *s = rt_fd_at(fds[i]);
+        if (s)
+            __builtin_prefetch(rt_load_relaxed(&s->waiters));
+    }
+}
+
 /* Make m look at its netpoller soon; any thread. */
 void rt_fd_kick(struct rt_m *m);
 

@@ -247,20 +247,34 @@ static void poll_done(struct rt_uring *u, uint64_t data, struct rt_glist *ready)
     rt_unlock(&s->lock);
 }
 
-unsigned rt_uring_reap(struct rt_uring *u, struct rt_glist *ready) {
+/* A few completions at once: their slots are loaded side by side. */
+static unsigned reap_batch(struct rt_uring *u, struct rt_glist *ready) {
+    uint64_t data[RT_FD_BATCH];
+    int fds[RT_FD_BATCH];
     struct io_uring_cqe *cqe;
     unsigned head, n = 0;
     io_uring_for_each_cqe(&u->ring.u, head, cqe) {
-        if (n == REAP_MAX)
+        if (n == RT_FD_BATCH)
             break;
+        data[n] = cqe->user_data;
+        fds[n] = rt_uring_data_fd(data[n]);
         n++;
-        uint64_t data = cqe->user_data;
-        if (rt_uring_data_tag(data) == RT_TAG_POLL)
-            poll_done(u, data, ready);
-        else if (rt_uring_data_tag(data) == RT_TAG_BELL)
-            u->bell_armed = false;
     }
     io_uring_cq_advance(&u->ring.u, n); /* the kernel may write there again */
+    rt_fd_touch(fds, n);
+    for (unsigned i = 0; i < n; i++)
+        if (rt_uring_data_tag(data[i]) == RT_TAG_POLL)
+            poll_done(u, data[i], ready);
+        else if (rt_uring_data_tag(data[i]) == RT_TAG_BELL)
+            u->bell_armed = false;
+    return n;
+}
+
+unsigned rt_uring_reap(struct rt_uring *u, struct rt_glist *ready) {
+    unsigned n = 0, got;
+    do
+        n += got = reap_batch(u, ready);
+    while (got == RT_FD_BATCH && n < REAP_MAX);
     return n;
 }
 

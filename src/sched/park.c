@@ -133,7 +133,7 @@ static __attribute__((noinline)) int park_away(struct rt_g *g, uint32_t *lock,
 static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *lock,
                                                       struct rt_locks *locks,
                                                       enum rt_g_state state, int64_t deadline,
-                                                      enum rt_why why) {
+                                                      enum rt_why why, bool io) {
     rt_store_relaxed(&g->waiting_for, why);
     rt_store_relaxed(&g->wait_deadline, deadline);
     if (rt_unlikely(g->flags & RT_G_NOTE))
@@ -157,19 +157,26 @@ static inline __attribute__((always_inline)) int park(struct rt_g *g, uint32_t *
         }
     }
     rt_bump(&m->p->parks);
-    rt_leave(m, g, rt_runq_pick_owner(m->p), g);
+    struct rt_g *next = rt_runq_pick_owner(m->p);
+    if (io)
+        rt_runq_touch_owner(m->p);
+    rt_leave(m, g, next, g);
     rt_gate_leave(rt_m());
     return g->wake_result;
 }
 
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why) {
-    return park(g, lock, NULL, state, deadline, why);
+    return park(g, lock, NULL, state, deadline, why, false);
+}
+
+int rt_park_io(struct rt_g *g, uint32_t *lock, int64_t deadline, enum rt_why why) {
+    return park(g, lock, NULL, RT_WAITING, deadline, why, true);
 }
 
 int rt_park_many(struct rt_g *g, struct rt_locks *locks, enum rt_g_state state, int64_t deadline,
                  enum rt_why why) {
-    return park(g, NULL, locks, state, deadline, why);
+    return park(g, NULL, locks, state, deadline, why, false);
 }
 
 /* The park of old is over before it began; old is ours when a claim succeeds. Between the commit

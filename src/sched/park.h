@@ -32,6 +32,9 @@ static inline uint64_t rt_park_seq(struct rt_g *g) {
  * released). */
 int rt_park(struct rt_g *g, uint32_t *lock, enum rt_g_state state, int64_t deadline,
             enum rt_why why);
+/* The same, RT_WAITING, where those who are woken make system calls: there may be thousands, each
+ * cold when its turn comes, and the memory of those who come next is brought side by side. */
+int rt_park_io(struct rt_g *g, uint32_t *lock, int64_t deadline, enum rt_why why);
 
 /* For a parker that holds the locks of several objects, which it names in a list in its own frame.
  * All are released once it is parked, from the first to the last, so a waker that holds any of them

@@ -22,6 +22,7 @@
 #ifndef RT_RUNQ_H
 #define RT_RUNQ_H
 
+#include "base/touch.h"
 #include "sched/sched.h"
 
 /* A steal pays when there is so much work in the victim's queue, doubled by each doubt. */
@@ -132,6 +133,19 @@ static inline struct rt_g *rt_runq_pop_owner(struct rt_p *p) {
     }
     rt_bump(&p->ticks); /* a slice begins; runnext goes on in its maker's */
     return g;
+}
+
+/* The next one is being switched to. Bring the stack of who comes after it, and the record of who
+ * comes then. */
+static inline void rt_runq_touch_owner(const struct rt_p *p) {
+    uint32_t head = p->head, n = p->tail - head;
+    if (n < 2)
+        return;
+    const struct rt_g *g = p->ring[head % RT_RING], *then = p->ring[(head + 1) % RT_RING];
+    if (g->flags & RT_G_STARTED)
+        rt_touch(g->ctx.sp);
+    for (int line = 0; line < 3; line++)
+        rt_touch((const char *)then + line * RT_CACHE_LINE);
 }
 
 /* The next G, unless somebody wants this P to look around first: then, or when there is none,
