@@ -161,8 +161,9 @@ struct go_long_run {
 /* Call hook(what, arg) for green threads that hog their P: for a log line, in which a name is found
  * that wants go_blocking, go_checkpoint or a break. It runs on a green thread of its own, ten times
  * a second at most, one at a time as long as it does not park. *what is valid until it returns.
- * NULL: no more. May be called before the runtime starts, and stays. Under GO_STRICT it is never
- * called. Never parks, any thread. Returns 0. */
+ * NULL: no more, but a report that is on its way may still come; go_stop waits for it. May be
+ * called before the runtime starts, and stays. Under GO_STRICT it is never called. Never parks, any
+ * thread. Returns 0. */
 GO_API int go_on_long_run(void (*hook)(const struct go_long_run *what, void *arg), void *arg);
 
 /* Between the two, which nest, the calling green thread stays on one OS thread and has it for

@@ -71,6 +71,10 @@ bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
     return g != NULL;
 }
 
+void rt_long_run_miss(void) {
+    lr.missed += rt_load_relaxed(&lr.wanted);
+}
+
 static void report(void *arg) {
     (void)arg;
     rt_lock(&lr.lock);

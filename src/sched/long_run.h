@@ -10,5 +10,7 @@
 bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told);
 /* Then: tell of it. */
 void rt_long_run_tell(int64_t ns, bool blocked, bool taken);
+/* Its P was taken, and nobody knows whose it was. */
+void rt_long_run_miss(void);
 
 #endif

@@ -298,6 +298,8 @@ static void take_from_hog(struct rt_p *p, struct rt_hog *h, int64_t now) {
     bool taken = room && rt_retake(p, h->progress);
     if (noted)
         rt_long_run_tell(now - h->since, kind == SLEEPS, taken);
+    else if (taken && !h->told)
+        rt_long_run_miss();
     h->told |= noted;
     spares.counted += taken && kind == COMPUTES;
     if (taken)

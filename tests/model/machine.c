@@ -297,6 +297,8 @@ WEAK bool rt_long_run_note(struct rt_p *p, uint64_t progress, bool *told) {
 WEAK void rt_long_run_tell(int64_t ns, bool blocked, bool taken) {
     (void)ns, (void)blocked, (void)taken;
 }
+WEAK void rt_long_run_miss(void) {
+}
 WEAK void rt_procs_start(void) {
 }
 WEAK int64_t rt_procs_look(int64_t now) {
