@@ -62,7 +62,8 @@ GO_API int go_accept(int fd, struct sockaddr *sa, socklen_t *len);
  * name, "example.org:80", which is looked up as by go_getaddrinfo. Its addresses are tried in
  * order, one after the other; the kernel takes about two minutes to give up one that does not
  * answer, so set a deadline (gort/scope.h). It and a cancel end the lookup, too, at once: the
- * thread goes on, and drops its answer (go_stop waits for it).
+ * thread goes on, and drops its answer (go_stop waits for it). On a foreign thread the lookup is
+ * made right there, and nothing ends it early.
  * Returns a non-blocking descriptor with TCP_NODELAY; -EINVAL for a bad text; when none of the
  * addresses works the first error that says more than that there is no way to it, -ECONNREFUSED,
  * ...; and of the lookup: -ENOENT, no such name or no address of that family; -EAGAIN, no answer

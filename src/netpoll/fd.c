@@ -196,11 +196,20 @@ int rt_fd_hold(struct rt_fd_op *op) {
     return 0;
 }
 
-/* After a wait that no event ended. */
-static void dequeue(struct rt_fd *s, struct rt_fd_waiter *w) {
+/* Lock held. A foreign descriptor may be closed by plain close(2) behind our back. So what nobody
+ * waits for any more is not asked either: the question would hold that file, and say nothing of the
+ * next one of that number, whose waiters would rely on it. */
+static void ask_no_more(struct rt_fd *s, int fd) {
+    if (rt_fd_engine->drop && !(s->flags & RT_FD_OURS))
+        rt_fd_engine->drop(s, fd);
+}
+
+/* After a wait that no event ended, or one in both directions. */
+static void dequeue(struct rt_fd *s, int fd, struct rt_fd_waiter *w) {
     rt_lock(&s->lock);
     if (w->node.next)
         rt_queue_remove(&s->waiters, &w->node);
+    ask_no_more(s, fd);
     rt_unlock(&s->lock);
 }
 
@@ -214,14 +223,15 @@ static int let_close(struct rt_fd_op *op, int64_t own_deadline) {
 }
 
 /* w is in the queue and the lock of s held; it is released. Back again w is off the queue. */
-static int park(struct rt_fd *s, struct rt_fd_waiter *w, int64_t deadline, enum rt_why why) {
+static int park(struct rt_fd_op *op, struct rt_fd_waiter *w, int64_t deadline, enum rt_why why) {
+    struct rt_fd *s = op->slot;
     if (w->foreign)
         rt_fetch_add_relaxed(&foreign_parked, 1);
     int r = rt_park_io(w->g, &s->lock, deadline, why);
     if (w->foreign)
         rt_fetch_sub_relaxed(&foreign_parked, 1);
-    if (rt_unlikely(r != 0))
-        dequeue(s, w);
+    if (rt_unlikely(r != 0 || rt_fd_dirs(w->mask) == RT_BOTH))
+        dequeue(s, op->fd, w);
     return r;
 }
 
@@ -246,6 +256,7 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
     int err = rt_fd_engine->arm(s, op->fd);
     if (rt_unlikely(err != 0)) {
         rt_queue_remove(&s->waiters, &w.node);
+        ask_no_more(s, op->fd);
         rt_unlock(&s->lock);
         if (err != RT_FD_ALWAYS && err != -EAGAIN)
             return err;
@@ -254,7 +265,7 @@ int rt_fd_wait(struct rt_fd_op *op, unsigned mask, int64_t own_deadline, enum rt
         return err ? rt_cancel_result(g, err, own_deadline) : rt_fd_hold(op);
     }
     count_begun();
-    int r = park(s, &w, own_deadline < g->limit ? own_deadline : g->limit, why);
+    int r = park(op, &w, own_deadline < g->limit ? own_deadline : g->limit, why);
     count_ended();
     if (rt_likely(r == 0))
         return rt_fd_hold(op);
@@ -293,6 +304,7 @@ int rt_fd_wait_unstarted(struct rt_fd_op *op, struct rt_fd_waiter *w, enum rt_wh
     if (err) {
         rt_queue_remove(&s->waiters, &w->node);
         w->unstarted = false;
+        ask_no_more(s, op->fd);
         rt_unlock(&s->lock);
         return err == -EAGAIN ? RT_FD_ALWAYS : err;
     }
@@ -305,7 +317,7 @@ void rt_fd_started(struct rt_fd_op *op, struct rt_fd_waiter *w) {
     if (!w->unstarted)
         return;
     count_ended();
-    dequeue(op->slot, w);
+    dequeue(op->slot, w->fd, w);
 }
 
 /* Among the waiters of the slot, but for no event: a close and the stop end it. */
@@ -324,7 +336,7 @@ int rt_fd_back_off(struct rt_fd_op *op, int64_t *ns) {
     struct rt_fd_waiter w = {
         .g = g, .seq = rt_park_seq(g), .foreign = g->flags & RT_G_THREAD, .naps = true};
     rt_queue_push(&s->waiters, &w.node);
-    int r = park(s, &w, deadline, RT_WHY_SLEEP);
+    int r = park(op, &w, deadline, RT_WHY_SLEEP);
     if (r != -ETIMEDOUT || deadline != until)
         return rt_cancel_result(g, r, GO_FOREVER);
     bool late = w.foreign && rt_running() != 0; /* the stop waits for us, and comes between naps */

@@ -85,6 +85,9 @@ struct rt_fd_engine {
      * -EAGAIN: no room now, yield and try again; other -errno. Called right before the park, on the
      * thread that will park. */
     int (*arm)(struct rt_fd *s, int fd);
+    /* Forget what is armed for nobody. fd may be another file by now, or none. NULL: it does no
+     * harm. */
+    void (*drop)(struct rt_fd *s, int fd);
     /* Forget what is armed. fd is still open. */
     void (*disarm)(struct rt_fd *s, int fd);
     /* After that, without the lock, RT_FD_CLOSING set: wait until nothing that was armed holds the

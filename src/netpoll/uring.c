@@ -17,7 +17,8 @@
  *   on its own ring, or others wait on it   it relies on that poll
  *   on another ring, and nobody waits       armed here, taken back there
  * When a waiter is cancelled or late its poll stays, and the next wait relies on it: a reader that
- * times out 10,000 times has one poll in flight, not 10,000.
+ * times out 10,000 times has one poll in flight, not 10,000. On a descriptor that is not gort's,
+ * which may be closed by plain close(2), it is taken back (drop).
  *
  * CLOSE and forget take it back, because a poll holds the file: until it is gone no FIN is sent,
  * and a listener takes connections. On the own ring that is submitted at once; the owner of another
@@ -224,6 +225,24 @@ static void uring_disarm(struct rt_fd *s, int fd) {
         rt_gate_leave(m);
 }
 
+static bool for_nobody(const struct rt_fd *s, int dir) {
+    unsigned n;
+    rt_fd_wanted(s, 1u << dir, &n);
+    return s->poll[dir].owner != 0 && n == 0;
+}
+
+/* Nobody waits for the file to go, so they are submitted with the others. */
+static void uring_drop(struct rt_fd *s, int fd) {
+    if (!for_nobody(s, RT_IN) && !for_nobody(s, RT_OUT))
+        return;
+    struct rt_m *m = rt_enter();
+    for (int dir = RT_IN; dir <= RT_OUT; dir++)
+        if (for_nobody(s, dir))
+            take_back(m ? m->poller : NULL, s, fd, dir);
+    if (m)
+        rt_gate_leave(m);
+}
+
 /* ---- completions ----------------------------------------------------------------------------- */
 
 static void poll_done(struct rt_uring *u, uint64_t data, struct rt_glist *ready) {
@@ -346,7 +365,7 @@ static void uring_settle(struct rt_fd *s, int fd) {
 }
 
 const struct rt_fd_engine rt_uring_engine = {
-    .arm = uring_arm, .disarm = uring_disarm, .settle = uring_settle};
+    .arm = uring_arm, .drop = uring_drop, .disarm = uring_disarm, .settle = uring_settle};
 
 /* ---- what the scheduler asks ----------------------------------------------------------------- */
 

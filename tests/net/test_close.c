@@ -215,6 +215,36 @@ Test(close, plain_close_of_a_foreign_descriptor_heals) {
     RUN(heals);
 }
 
+/* A question that was left behind, because its waiter was late or was told of the other direction,
+ * would hold the old file, and be taken for one about the next of that number. */
+static void heals_when_asked_before(void *arg) {
+    int fd[2], next[2];
+    (void)arg;
+    for (int i = 0; i < 50; i++) {
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, next), 0);
+        if (i % 2)
+            T_EQ(go_poll(fd[0], POLLIN | POLLOUT), POLLOUT);
+        else
+            T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        close(fd[0]);
+        T_EQ(dup2(next[0], fd[0]), fd[0]);
+        T_EQ(go_waitgroup_spawn(&wg, read_one, net_ptr(fd[0])), 0);
+        net_wait_parked(1);
+        T_EQ(write(next[1], "z", 1), 1);
+        T_EQ(go_waitgroup_wait(&wg), 0);
+        char c;
+        T_EQ(go_read(fd[1], &c, 1), 0); /* its file has gone */
+        close(fd[0]);
+        close(fd[1]);
+        close(next[0]);
+        close(next[1]);
+    }
+}
+Test(close, plain_close_heals_what_was_asked_before) {
+    RUN(heals_when_asked_before);
+}
+
 /* ---- FIN ------------------------------------------------------------------------------------- */
 
 /* While another green thread is parked reading on it, or was and timed out: the peer must see the
