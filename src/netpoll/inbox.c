@@ -154,6 +154,8 @@ bool rt_inbox_forget(struct rt_inbox *b, uint64_t letter) {
         remove_kept(b, i);
     else if (i < n)
         remove_waiting(b, i);
+    if (there(b) + b->lent == 0 && !b->all)
+        b->wanted = false; /* what was is not there any more */
     rt_unlock(&b->lock);
     return i < n;
 }

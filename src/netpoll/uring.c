@@ -136,7 +136,7 @@ int rt_uring_post_look(int fd) {
     for (;;) {
         struct rt_m *m = m_for_foreign();
         struct rt_uring *u = rt_uring_of(m);
-        int err = u ? rt_inbox_post(&u->inbox, look) : -ESHUTDOWN;
+        int err = u && !rt_gate_is_shut(m) ? rt_inbox_post(&u->inbox, look) : -ESHUTDOWN;
         if (err == -ENOMEM)
             return err;
         if (err == 0 && !rt_gate_is_shut(m)) { /* else it is a spare by now */
@@ -154,22 +154,32 @@ void rt_uring_count_off(struct rt_fd *s) {
         rt_sys_futex_wake(&s->polls, 1);
 }
 
+/* u is the own ring. The letter is for an heir: without memory for it the poll goes all the same,
+ * unless the P is taken first. */
+static bool take_back_own(struct rt_uring *u, uint64_t data) {
+    bool kept = rt_inbox_keep(&u->inbox, data) == 0;
+    if (prepare_remove(u, data))
+        return true;
+    if (kept) /* the kernel takes none now: it goes there as others */
+        rt_inbox_forget(&u->inbox, data);
+    return false;
+}
+
 /* Take back the poll of s in that direction. True: on u, the own ring, it was prepared. Else its M
  * is asked, and woken if it sleeps: the next close cannot know of this poll, and its FIN would wait
  * for that. Without memory for the request the poll stays until it fires: it is stale, and delays a
  * FIN at worst; but when its ring is closed before that nobody counts it off, so each later close
- * of the number waits for a slice. */
+ * of the number waits for a slice. The owner goes last: an heir, who looks at it without the lock,
+ * finds the letter or the owner. */
 static bool take_back(struct rt_uring *own, struct rt_fd *s, int fd, int dir) {
     struct rt_fd_poll *p = &s->poll[dir];
     struct rt_uring *u = &rt_urings[p->owner - 1];
     uint64_t data = rt_uring_poll_data(fd, dir, p->seq);
+    bool prepared = u == own && take_back_own(u, data);
+    int err = prepared ? 0 : rt_inbox_post_or_note(&u->inbox, data);
     rt_store_relaxed(&p->owner, 0);
-    if (u == own && rt_inbox_keep(&u->inbox, data) == 0) {
-        if (prepare_remove(u, data))
-            return true;
-        rt_inbox_forget(&u->inbox, data); /* the kernel takes none now: it goes there as others */
-    }
-    int err = rt_inbox_post_or_note(&u->inbox, data);
+    if (prepared)
+        return true;
     if (err == 0)
         rt_fd_kick(&rt.ms[u->number - 1]);
     else if (err == -ESHUTDOWN) /* the ring is closed, and its heir has not found this poll */

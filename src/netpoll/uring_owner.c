@@ -35,6 +35,9 @@ enum { /* rt_uring.state */
     CLOSING,
 };
 
+enum { LOOK_TRIES = 32 };
+static const int64_t LOOK_NAP_NS = 50 * 1000;
+
 struct rt_uring *rt_urings;
 uint32_t rt_uring_left;
 uint32_t rt_uring_closed;
@@ -50,8 +53,8 @@ static void set_state(struct rt_uring *u, uint32_t state) {
 /* No M's any more, and ours alone. */
 static void close_ring(struct rt_uring *u) {
     rt_fence_heavy(); /* that, then the look: pairs with the light fence in rt_uring_stuck */
-    while (rt_load_acquire(&looked_at) == u) /* pairs with the release in rt_uring_stuck */
-        rt_sys_yield();
+    for (int tries = 0; rt_load_acquire(&looked_at) == u; tries++) /* pairs with its release */
+        tries < LOOK_TRIES ? rt_sys_yield() : rt_sys_nap(LOOK_NAP_NS);
     rt_ring_free(&u->ring);
 }
 

@@ -280,6 +280,28 @@ static void one_who_closes_and_a_spare(void) {
     queue(waits_closes_and_passes);
 }
 
+/* ---- a poll is just being taken back when the P goes, and its M has the ring back soon ---- */
+
+static void waits_and_passes(void *arg) {
+    waits_a_little(arg);
+    passes(arg);
+}
+static void one_who_comes_back_and_a_spare(void) {
+    one_p_and_a_spare();
+    naps_are_long();
+    queue(waits_and_passes);
+}
+/* The number is another file's, so to speak: as in a close, but nobody waits for the end of it. */
+static void adopts_beside_the_hog(void) {
+    while (!rt_load_relaxed(&hogging))
+        model_wait_for_change();
+    model_assert(rt_fd_adopt(FD, RT_FD_OURS | RT_FD_STREAM) == 0);
+}
+static void counted(void) {
+    model_assert(nclosed == 1);
+    all_are_counted();
+}
+
 const struct model_case model_cases[] = {
     MODEL_CASE("uring.read", a_reader, one_read, one_read, 2, 1, m0, sys_write),
     MODEL_CASE("uring.foreign", start, one_read, one_read, 1, 1, m0, foreign_reads, sys_write),
@@ -297,6 +319,8 @@ const struct model_case model_cases[] = {
                m1, close_then_take),
     MODEL_CASE("uring.counted_once", one_who_closes_and_a_spare, closed, closed, 1, 1, m0, m1,
                take_from_the_hog),
+    MODEL_CASE("uring.counted_by_one", one_who_comes_back_and_a_spare, counted, counted, 1, 1, m0,
+               m1, take_from_the_hog, adopts_beside_the_hog),
     MODEL_CASE("uring.closed", a_reader_to_be_closed, closed, closed, 1, 1, m0, closes),
     MODEL_CASE("uring.closed_later", one_who_is_late, closed, closed, 1, 1, m0, closes),
     MODEL_CASE("uring.closed_by_green", a_reader_and_a_closer, closed, closed, 1, 1, m0, m1),
