@@ -253,10 +253,18 @@ static void accept_loop(void *arg) {
     T_ASSERT(fd == -EBADF || fd == -ENOTSOCK, "%d", fd); /* a ring may have the number by now */
 }
 
+static void read_one(void *arg) {
+    char c;
+    T_EQ(go_read(net_int(arg), &c, 1), 1);
+    T_EQ(go_write(net_int(arg), &c, 1), 1);
+}
+
 static void greedy(void *arg) {
     (void)arg;
-    int listener = net_listen(address), client = socket(AF_INET, SOCK_STREAM, 0);
+    int listener = net_listen(address), client = socket(AF_INET, SOCK_STREAM, 0), talk[2];
+    char c = 0;
     accepted = 0;
+    net_pair(talk);
     T_EQ(go_waitgroup_spawn(&wg, accept_loop, net_ptr(listener)), 0);
     net_wait_parked(1);
     struct rlimit old = no_more_descriptors();
@@ -265,7 +273,10 @@ static void greedy(void *arg) {
     T_EQ(getsockname(listener, (struct sockaddr *)&sa, &len), 0);
     T_EQ(go_connect(client, (struct sockaddr *)&sa, sizeof sa), 0);
     net_wait_parked(0); /* it was told, */
-    go_sleep(5 * GO_MILLISECOND);
+    T_EQ(go_waitgroup_spawn(&wg, read_one, net_ptr(talk[0])), 0);
+    go_sleep(5 * GO_MILLISECOND); /* the reader is parked; it goes on */
+    T_EQ(go_write(talk[1], &c, 1), 1);
+    T_EQ(go_read(talk[1], &c, 1), 1);
     T_EQ(__atomic_load_n(&accepted, __ATOMIC_RELAXED), 0); /* waits, and has not failed */
     T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
     while (__atomic_load_n(&accepted, __ATOMIC_RELAXED) == 0)
@@ -273,6 +284,8 @@ static void greedy(void *arg) {
     T_EQ(go_close(listener), 0);
     T_EQ(go_waitgroup_wait(&wg), 0);
     T_EQ(go_close(client), 0);
+    T_EQ(go_close(talk[0]), 0);
+    T_EQ(go_close(talk[1]), 0);
 }
 Test(accept, waits_when_out_of_descriptors) {
     RUN(greedy);

@@ -404,8 +404,27 @@ static void shared_listener(void *arg) {
     T_EQ(go_close(b), 0);
     T_EQ(go_close(other), 0);
 }
+/* Nor a connection. */
+static void shared_connection(void *arg) {
+    (void)arg;
+    int fd[2];
+    char c = 0;
+    net_pair(fd);
+    int other = dup(fd[0]);
+    T_EQ(go_waitgroup_spawn(&wg, read_ebadf, net_ptr(fd[0])), 0);
+    net_wait_parked(1);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_write(other, &c, 1), 1);
+    T_EQ(go_read(fd[1], &c, 1), 1);
+    T_EQ(go_write(fd[1], &c, 1), 1);
+    T_EQ(go_read(other, &c, 1), 1);
+    T_EQ(go_close(other), 0);
+    T_EQ(go_close(fd[1]), 0);
+}
 Test(close, never_shuts_down_what_others_share) {
     RUN(shared_listener);
+    RUN(shared_connection);
 }
 
 /* A reader that has waited and is just awake reads from its own file, or is told: never from the

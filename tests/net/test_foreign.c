@@ -2,6 +2,8 @@
 #include "net.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 static char address[64];
@@ -300,4 +302,152 @@ Test(foreign, close_while_the_runtime_stops) {
         T_EQ(read(fd[i][1], &c, 1), 0);
         close(fd[i][1]);
     }
+}
+
+/* ---- signals of the host --------------------------------------------------------------------- */
+
+/* A thread of the host has handlers, and calls of its own are interrupted. None of ours says so. */
+enum { SIGNALS = 20, LONG = 1 << 20 };
+static struct {
+    pthread_t thread;
+    int pair[2], pipe[2], listener;
+    char fifo[64];
+    pid_t child;
+    uint32_t begun, done; /* steps */
+    int caught;
+} intr;
+
+static void catch(int sig) {
+    (void)sig;
+    intr.caught++; /* on one thread alone */
+}
+
+static void step_read(void) {
+    char c;
+    T_EQ(go_read(intr.pair[0], &c, 1), 1);
+}
+static void step_read_pipe(void) {
+    char c;
+    T_EQ(go_read(intr.pipe[0], &c, 1), 1);
+}
+static void step_accept(void) {
+    int fd = go_accept(intr.listener, NULL, NULL);
+    T_ASSERT(fd >= 0, "%d", fd);
+    T_EQ(go_close(fd), 0);
+}
+static void step_poll(void) {
+    T_EQ(go_poll_until(intr.pair[0], POLLIN, go_now() + 10 * GO_MILLISECOND), -ETIMEDOUT);
+}
+static void step_wait_pid(void) {
+    int status;
+    T_EQ(go_wait_pid(intr.child, &status), 0);
+}
+static void step_open(void) {
+    int fd = go_open(intr.fifo, O_RDONLY, 0); /* waits for who writes */
+    T_ASSERT(fd >= 0, "%d", fd);
+    T_EQ(go_close(fd), 0);
+}
+static void step_write(void) {
+    static char junk[LONG];
+    T_EQ(go_write_all(intr.pair[0], junk, LONG), LONG);
+}
+static void (*const steps[])(void) = {
+    step_read, step_read_pipe, step_accept, step_poll, step_wait_pid, step_open, step_write};
+enum { STEPS = sizeof steps / sizeof *steps };
+
+static void *takes_steps(void *arg) {
+    (void)arg;
+    sigset_t set; /* a worker has made it, with all signals blocked */
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    T_EQ(pthread_sigmask(SIG_UNBLOCK, &set, NULL), 0);
+    for (unsigned i = 0; i < STEPS; i++) {
+        __atomic_store_n(&intr.begun, i + 1, __ATOMIC_RELEASE);
+        steps[i]();
+        __atomic_store_n(&intr.done, i + 1, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+/* What step i waits for. */
+static void give(unsigned i) {
+    static char junk[LONG];
+    char c = 0;
+    int fd;
+    if (steps[i] == step_read)
+        T_EQ(go_write(intr.pair[1], &c, 1), 1);
+    if (steps[i] == step_read_pipe)
+        T_EQ(go_write(intr.pipe[1], &c, 1), 1);
+    if (steps[i] == step_accept || steps[i] == step_open) {
+        fd = steps[i] == step_open ? go_open(intr.fifo, O_WRONLY, 0) : go_dial("tcp", address);
+        T_ASSERT(fd >= 0, "%d", fd);
+        T_EQ(go_close(fd), 0);
+    }
+    if (steps[i] == step_wait_pid)
+        T_EQ(kill(intr.child, SIGKILL), 0);
+    if (steps[i] == step_write)
+        T_EQ(go_recv(intr.pair[1], junk, LONG, MSG_WAITALL), LONG);
+}
+
+static void interrupt(void) {
+    T_EQ(pthread_kill(intr.thread, SIGUSR1), 0);
+    T_EQ(go_sleep(200 * GO_MICROSECOND), 0);
+}
+
+static void interrupts(void *arg) {
+    (void)arg;
+    net_pair(intr.pair);
+    T_EQ(pipe(intr.pipe), 0);
+    intr.listener = net_listen(address);
+    T_EQ(pthread_create(&intr.thread, NULL, takes_steps, NULL), 0);
+    for (unsigned i = 0; i < STEPS; i++) {
+        while (__atomic_load_n(&intr.begun, __ATOMIC_ACQUIRE) <= i)
+            T_EQ(go_sleep(100 * GO_MICROSECOND), 0);
+        for (int k = 0; k < SIGNALS; k++)
+            interrupt();
+        give(i);
+        while (__atomic_load_n(&intr.done, __ATOMIC_ACQUIRE) <= i)
+            interrupt();
+    }
+    for (int i = 0; i < 2; i++) {
+        T_EQ(go_close(intr.pair[i]), 0);
+        T_EQ(go_close(intr.pipe[i]), 0);
+    }
+    T_EQ(go_close(intr.listener), 0);
+}
+Test(foreign, no_call_says_that_a_signal_came) {
+    struct sigaction act = {.sa_handler = catch}; /* without SA_RESTART */
+    struct sigaction before;
+    snprintf(intr.fifo, sizeof intr.fifo, "/tmp/gort-test-fifo.%d", getpid());
+    T_EQ(mkfifo(intr.fifo, 0600), 0);
+    T_EQ(sigaction(SIGUSR1, &act, &before), 0);
+    intr.child = fork();
+    T_ASSERT(intr.child >= 0);
+    if (intr.child == 0)
+        for (;;)
+            pause();
+    RUN(interrupts);
+    T_EQ(pthread_join(intr.thread, NULL), 0);
+    T_ASSERT(intr.caught >= (int)STEPS, "%d", intr.caught);
+    T_EQ(sigaction(SIGUSR1, &before, NULL), 0);
+    T_EQ(unlink(intr.fifo), 0);
+}
+
+/* A thread of the host does not block SIGPIPE, which would end the process. */
+Test(foreign, a_closed_peer_is_epipe_and_no_signal) {
+    void (*before)(int) = signal(SIGPIPE, SIG_DFL);
+    int fd[2];
+    char c = 0;
+    struct iovec v = {&c, 1};
+    T_EQ(go_start(NULL), 0);
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    T_EQ(go_close(fd[1]), 0);
+    T_EQ(go_write(fd[0], &c, 1), -EPIPE);
+    T_EQ(go_write_all(fd[0], &c, 1), -EPIPE);
+    T_EQ(go_writev(fd[0], &v, 1), -EPIPE);
+    T_EQ(go_send(fd[0], &c, 1, 0), -EPIPE);
+    T_EQ(go_sendmsg(fd[0], &(struct msghdr){.msg_iov = &v, .msg_iovlen = 1}, 0), -EPIPE);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
+    signal(SIGPIPE, before);
 }

@@ -199,6 +199,91 @@ Test(retake, the_end_is_seen_beside_a_sleeper_that_has_polled) {
     RUN(close_beside_a_sleeper);
 }
 
+/* Who is parked there goes on: by what comes, by a deadline, by a cancel. */
+static go_scope canceled;
+static uint32_t may_be_canceled;
+static go_waitgroup hogs;
+static void gets_a_byte(void *arg) {
+    char c;
+    (void)arg;
+    T_EQ(go_read(left_fd[0][0], &c, 1), 1);
+    go_waitgroup_done(&readers);
+}
+static void is_late(void *arg) {
+    char c;
+    go_scope s;
+    (void)arg;
+    go_scope_enter(&s, go_now() + 3 * GO_MILLISECOND);
+    T_EQ(go_read(left_fd[1][0], &c, 1), -ETIMEDOUT);
+    T_EQ(go_scope_leave(&s), -ETIMEDOUT);
+    go_waitgroup_done(&readers);
+}
+static void is_canceled(void *arg) {
+    char c;
+    (void)arg;
+    go_scope_enter(&canceled, GO_FOREVER);
+    rt_store_release(&may_be_canceled, 1);
+    T_EQ(go_read(left_fd[2][0], &c, 1), -ECANCELED);
+    T_EQ(go_scope_leave(&canceled), -ECANCELED);
+    go_waitgroup_done(&readers);
+}
+static void three_park(void *arg) {
+    (void)arg;
+    T_EQ(go_spawn(gets_a_byte, NULL), 0);
+    T_EQ(go_spawn(is_late, NULL), 0);
+    T_EQ(go_spawn(is_canceled, NULL), 0);
+    while (net_parked() < 2 || !rt_load_acquire(&may_be_canceled)) /* one may be late by now */
+        go_yield();
+    go_sleep(GO_MILLISECOND); /* so that they are submitted, or not */
+    rt_store_release(&left_step, 1);
+    if (left_sleeps)
+        sleeps_until_told();
+    else
+        computes_until_told();
+}
+static void goes_on(bool sleeps) {
+    char c = 0;
+    left_sleeps = sleeps;
+    T_EQ(pipe(left_pipe), 0);
+    for (int round = 0; round < T_SCALE(20); round++) {
+        for (int i = 0; i < 3; i++)
+            T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, left_fd[i]), 0);
+        rt_store_relaxed(&left_step, 0);
+        rt_store_relaxed(&may_be_canceled, 0);
+        go_waitgroup_add(&readers, 3);
+        T_EQ(go_waitgroup_spawn(&hogs, three_park, NULL), 0);
+        while (rt_load_acquire(&left_step) == 0)
+            go_sleep(100 * GO_MICROSECOND);
+        T_EQ(go_write(left_fd[0][1], &c, 1), 1);
+        go_scope_cancel(&canceled);
+        T_EQ(go_waitgroup_wait(&readers), 0); /* or the test hangs: nobody is told before */
+        rt_store_release(&left_step, 2);
+        if (sleeps)
+            T_EQ(write(left_pipe[1], "x", 1), 1);
+        T_EQ(go_waitgroup_wait(&hogs), 0);
+        for (int i = 0; i < 3; i++) {
+            T_EQ(go_close(left_fd[i][0]), 0);
+            T_EQ(go_close(left_fd[i][1]), 0);
+        }
+    }
+    close(left_pipe[0]);
+    close(left_pipe[1]);
+}
+static void beside_a_hog(void *arg) {
+    (void)arg;
+    goes_on(false);
+}
+Test(retake, who_is_parked_beside_a_hog_goes_on) {
+    RUN(beside_a_hog);
+}
+static void beside_a_sleeper(void *arg) {
+    (void)arg;
+    goes_on(true);
+}
+Test(retake, who_is_parked_beside_a_sleeper_goes_on) {
+    RUN(beside_a_sleeper);
+}
+
 /* What is polled again is polled by a healthy ring, and a close waits for that. */
 static void park_and_lose_p(void *arg) {
     (void)arg;
