@@ -2,8 +2,9 @@
 """The examples echo and kv behind a network that delays, cuts, stalls, resets and passes single bytes (lib/proxy.py).
 
 Usage: GORT_BUILD_DIR=build proxy.py [--spoil]
-GORT_SOAK_SECONDS: how long the load lasts (6; tools/test --full: 60; an hour: 3600, without ctest, whose time is
-limited). GORT_SEED: of all that is drawn; it is printed. --spoil lets the network falsify bytes: checks must fail.
+GORT_SOAK_SECONDS: how long the load lasts (10, which makes a minute in the six runs of tools/test; with --full: 60; an
+hour: 3600, without ctest, whose time is limited). GORT_SEED: of all that is drawn; it is printed. --spoil lets the
+network falsify bytes: checks must fail.
 Promised: what came back or was acknowledged is right and stays, every connection ends, the server has as many
 descriptors as before, and stops when told to.
 """
@@ -24,7 +25,7 @@ from lib.checks import check, open_files, run_groups  # noqa: E402 (beside this 
 from lib.proxy import HARMFUL, HARMLESS, PATIENCE, Link  # noqa: E402
 
 BUILD = os.environ.get("GORT_BUILD_DIR", "build")
-SECONDS = float(os.environ.get("GORT_SOAK_SECONDS", "6"))
+SECONDS = float(os.environ.get("GORT_SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("GORT_SEED") or time.time_ns() % 1000000)
 CLIENTS = 8
 SLOTS = 256  # of a client: what a cut connection left on its way is older than the next use of its slot
