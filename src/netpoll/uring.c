@@ -52,7 +52,9 @@
 
 #include <string.h>
 
-enum { REAP_MAX = 256 };
+/* Who is crowded does not poll (proc.c): so they fit the ring of the P, and none is pushed out of
+ * it to be overtaken in the global queue. */
+enum { REAP_MAX = RT_RING / 2 };
 static const int64_t CLOSE_WAIT_NS = 10 * 1000 * 1000; /* include/gort/io.h tells it */
 static const int64_t CLOSE_NAP_NS = 1000 * 1000;
 
