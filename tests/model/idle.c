@@ -7,6 +7,7 @@
  * soon (sysmon looks at the others). */
 #include "machine.h"
 
+#include "base/lock.h"
 #include "base/sys.h"
 #include "sched/poller.h"
 
@@ -69,6 +70,12 @@ static void first_two_ran(void) {
 
 static void foreign_spawn(void) {
     spawn_hog(0);
+}
+
+/* Who is woken for the first is searching still: he looks for the second. */
+static void foreign_spawns_two(void) {
+    spawn_hog(0);
+    spawn_hog(1);
 }
 
 /* ---- who finds something wakes the next, although nobody submits any more -------------------- */
@@ -177,6 +184,36 @@ static void seen_or_will_be(void) {
     model_assert(ran == 0x1 && (letter_was_seen || (ps[0].attention & RT_P_LOOK)));
 }
 
+/* ---- a doze: no heavy fence, but a look after a while ---------------------------------------- */
+
+static enum rt_sleep_mode in_the_poller(struct rt_m *m) {
+    (void)m;
+    return RT_SLEEP_POLLER;
+}
+static void undo(struct rt_m *m) {
+    (void)m;
+}
+static void sleep_until_woken(struct rt_m *m, int64_t timeout, struct rt_glist *ready) {
+    (void)ready;
+    rt_note_wait(&m->note, timeout);
+}
+static void wake_sleeper(struct rt_m *m) {
+    rt_note_wake(&m->note);
+}
+static const struct rt_poller sleeps = {.pending = pending,
+                                        .poll = poll,
+                                        .sleep_mode = in_the_poller,
+                                        .sleep_undo = undo,
+                                        .sleep = sleep_until_woken,
+                                        .wake = wake_sleeper};
+
+static void one_dozes(void) {
+    two_ps();
+    model_clock_moves();
+    rt_poller = &sleeps;
+    ms[1].slept_short = true;
+}
+
 #define ENDS(how) .end = (how), .rest = (how)
 
 const struct model_case model_cases[] = {
@@ -186,6 +223,12 @@ const struct model_case model_cases[] = {
      .init = two_ps,
      .thread = {foreign_spawn, m0, m1},
      ENDS(first_ran),
+     .bound = 1,
+     .stale = 1},
+    {.name = "idle.foreign_two",
+     .init = two_ps,
+     .thread = {foreign_spawns_two, m0, m1},
+     ENDS(first_two_ran),
      .bound = 1,
      .stale = 1},
     {.name = "idle.spawn_three",
@@ -219,5 +262,6 @@ const struct model_case model_cases[] = {
      .init = two_ps_of_which_one_looks,
      .thread = {ask_and_kick, m0},
      ENDS(has_looked)},
+    {.name = "idle.doze", .init = one_dozes, .thread = {spawn_two, m1}, ENDS(first_ran)},
     {0},
 };
