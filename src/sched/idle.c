@@ -16,8 +16,9 @@
  * M that was awake queued at that moment waits so long at most.
  *
  * Waking is dear (7 us for the waker, 20 us until the sleeper runs), so: nobody is woken while one
- * searches; the last searcher that finds something wakes one more, if there is more to find; at
- * most procs/2 search at once. A woken M counts as searching from the moment it is picked.
+ * searches; the last searcher that finds something wakes one more, if there is more that a thief
+ * would take; at most procs/2 search at once. A woken M counts as searching from the moment it is
+ * picked.
  *
  * Fine-grained work is not worth a wake or a steal (some microseconds each): 1,000 empty green
  * threads are run in the time that a second M needs to get up. So each P measures how long a G runs
@@ -207,15 +208,17 @@ bool rt_idle_begin_search(struct rt_m *m) {
     return m->searching != 0;
 }
 
-/* Timers that are due are work, too. BUSY: there is some, but its owner or a thief is at it right
- * now. */
+static bool work_for_owner(const struct rt_p *p) {
+    return rt_load_relaxed(&p->attention) != 0 || rt_runq_len_any(p) != 0 || p->runnext;
+}
+
+/* What a thief would take, m another's or another m's. Timers that are due are work, too. BUSY:
+ * there is some, but its owner or a thief is at it right now. */
 enum work { NONE, BUSY, WORK };
 
-static enum work work_anywhere(struct rt_m *m, int64_t now) {
+static enum work work_for_thief(const struct rt_m *m, int64_t now) {
     enum work found = NONE;
-    struct rt_p *p = m->p;
-    if (rt_globq_size() != 0 || rt_load_relaxed(&p->attention) != 0 || rt_runq_len_any(p) != 0 ||
-        p->runnext)
+    if (rt_globq_size() != 0)
         return WORK;
     for (uint32_t i = 0, procs = rt_procs(); i <= procs; i++) {
         struct rt_p *other = i < procs ? &rt.ps[i] : rt.nobody;
@@ -252,7 +255,7 @@ void rt_idle_found(struct rt_m *m) {
     if (!last || !sleepers)
         return;
     fence_of_looker(others_awake); /* a submitter that saw us search did not wake */
-    if (work_anywhere(m, INT64_MIN) != NONE)
+    if (work_for_thief(m, INT64_MIN) != NONE)
         rt_idle_wake();
 }
 
@@ -292,7 +295,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     rt_chaos_delay("idle: counted idle, queues not looked at");
     fence_of_looker(others_awake && !doze);
     bool woken = false;
-    enum work work = work_anywhere(m, now);
+    enum work work = work_for_owner(m->p) ? WORK : work_for_thief(m, now);
     if (work == NONE && timeout == 0) /* the timer that was due is gone: what is the next? */
         work = WORK;
     if (work != NONE) {
