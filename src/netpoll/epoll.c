@@ -1,7 +1,8 @@
 /* epoll.c - the netpoll engine on epoll: one shared set, any M may collect from it.
  *
  * Promise: an event of an armed descriptor is collected by the M that sleeps in the set, at once,
- * or by the next M that runs out of work or passes its scheduler loop, at most every 20 us.
+ * or by the next M that runs out of work or passes its scheduler loop, at most every 20 us; while
+ * all have more to do than an event would bring, now and then, and by sysmon after 3 ms.
  *
  * Descriptors that gort made are added once, at their first wait, edge-triggered for everything:
  * after that a park costs no system call at all. An edge is told once, so the slot counts them
@@ -37,6 +38,7 @@
 
 enum { EVENTS = 128 };
 static const int64_t COLLECT_EVERY_NS = 20 * 1000;
+static const int64_t COLLECT_LATE_NS = 3 * 1000 * 1000; /* then sysmon does it */
 static const uint64_t BELL = UINT64_MAX;
 static const uint32_t EDGES = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 
@@ -197,8 +199,8 @@ static void epoll_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
     if (!epoll_pending(m))
         return;
     if (!hungry) {
-        int64_t now = rt_sys_now();
-        if (now - rt_load_relaxed(&ep.collected) < COLLECT_EVERY_NS)
+        int64_t now = rt_sys_now(), every = m ? COLLECT_EVERY_NS : COLLECT_LATE_NS;
+        if (now - rt_load_relaxed(&ep.collected) < every)
             return;
         rt_store_relaxed(&ep.collected, now);
     }

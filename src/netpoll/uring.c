@@ -305,7 +305,7 @@ unsigned rt_uring_reap(struct rt_uring *u, struct rt_glist *ready) {
     unsigned n = 0, got;
     do
         n += got = reap_batch(u, ready);
-    while (got == RT_FD_BATCH && n < REAP_MAX);
+    while (got == RT_FD_BATCH && ready->n < REAP_MAX);
     return n;
 }
 
@@ -390,6 +390,11 @@ static bool uring_pending(struct rt_m *m) {
            (waiting > RT_RING_ENTRIES / 2 || rt_sys_now() - u->first_prep >= RT_SUBMIT_AGE_NS);
 }
 
+static bool uring_urgent(struct rt_m *m) {
+    const struct rt_uring *u = m->poller;
+    return rt_inbox_any(&u->inbox);
+}
+
 /* One call runs about twenty pieces of deferred work, so there may be several. But the flag that
  * says so may be stale: the kernel adds the work, then sets the flag, and we may have run the work
  * in between. */
@@ -406,11 +411,10 @@ static void uring_poll(struct rt_m *m, bool hungry, struct rt_glist *ready) {
         if (enter)
             u->last_enter = now;
     }
-    for (unsigned n = 0; n < REAP_MAX;) {
+    while (ready->n < REAP_MAX) {
         if (enter && submit(u) < 0)
             enter = false; /* EAGAIN, EBUSY, EINTR: at the next pass */
         unsigned got = rt_uring_reap(u, ready);
-        n += got;
         if (!enter || got == 0 || !rt_ring_wants(&u->ring))
             break;
     }
@@ -462,10 +466,12 @@ const struct rt_poller rt_uring_poller = {
     .stuck = rt_uring_stuck,
     .adopt = rt_uring_adopt,
     .pending = uring_pending,
+    .urgent = uring_urgent,
     .poll = uring_poll,
     .sleep_mode = uring_sleep_mode,
     .sleep_undo = uring_sleep_undo,
     .sleep = uring_sleep,
+    .dozes = true,
     .wake = uring_wake,
     .waits = rt_fd_waits,
 };

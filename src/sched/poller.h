@@ -35,11 +35,15 @@ struct rt_poller {
     /* Two plain loads: would poll() find completions or something that must be submitted by now? */
     bool (*pending)(struct rt_m *m);
 
+    /* Does somebody wait in a call for what only m's poll() does? Then it is due although there is
+     * more to do here already than it may bring. May be NULL. */
+    bool (*urgent)(struct rt_m *m);
+
     /* Submit what waits and collect what is there; never waits. Called by the scheduler when it
      * runs out of work, every 61st pick and when pending(). `hungry`: nothing else is to be done,
      * so a system call is welcome; otherwise the engine limits how often it makes one. sysmon calls
-     * it with m NULL, for engines whose events any thread may collect; the others do nothing
-     * then. */
+     * it with m NULL, for engines whose events any thread may collect; the others do nothing then.
+     * `hungry`: no M that is awake comes by. */
     void (*poll)(struct rt_m *m, bool hungry, struct rt_glist *ready);
 
     /* How should m sleep now? RT_SLEEP_POLLER obliges the scheduler to call sleep() or
@@ -47,8 +51,9 @@ struct rt_poller {
     enum rt_sleep_mode (*sleep_mode)(struct rt_m *m);
     void (*sleep_undo)(struct rt_m *m);
 
-    /* Submit, then wait until an event, wake(m), or timeout_ns (< 0: for ever). May return
-     * early. */
+    /* Submit, then wait until an event, wake(m), or timeout_ns (< 0: for ever). May return early.
+     * dozes: it keeps to a time-out of some 10 us, too (idle.c). */
+    bool dozes;
     void (*sleep)(struct rt_m *m, int64_t timeout_ns, struct rt_glist *ready);
 
     /* End the sleep() of m; any thread, once for each sleep. */

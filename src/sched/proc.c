@@ -217,6 +217,16 @@ static struct rt_g *steal(struct rt_m *m) {
     return NULL;
 }
 
+/* What waits in the global queue comes before what a poll would bring in, or each poll would fill
+ * the ring and push the rest back there for ever. Now and then the poll is due all the same. */
+static bool poll_is_due(struct rt_m *m, uint32_t len) {
+    if (!rt_poller || !rt_poller->pending(m))
+        return false;
+    bool crowded = rt_globq_size() != 0 || len >= RT_RING / 2;
+    return !crowded || ++m->p->visits % CROWDED_POLL == 0 ||
+           (rt_poller->urgent && rt_poller->urgent(m));
+}
+
 /* What is due apart from the own queue; then a G of the global queue, if there is one. */
 static struct rt_g *look_around(struct rt_m *m) {
     struct rt_p *p = m->p;
@@ -240,16 +250,10 @@ static struct rt_g *look_around(struct rt_m *m) {
         rt_timer_run(p, p, now, &ready, TIMERS_BATCH);
     if (rt_unlikely(rt_load_relaxed(&rt.nobody->timer_when) <= now))
         rt_timer_run(p, rt.nobody, now, &ready, TIMERS_BATCH);
-    /* What waits in the global queue comes before what a poll would bring in, or each poll would
-     * fill the ring and push the rest back there for ever. Now and then the poll is due all the
-     * same. */
     uint32_t len = rt_runq_len_any(p);
-    if (rt_poller && rt_poller->pending(m)) {
-        bool crowded = rt_globq_size() != 0 || len >= RT_RING / 2;
-        if (!crowded || ++p->visits % CROWDED_POLL == 0) {
-            rt_bump(&p->polls);
-            rt_poller->poll(m, false, &ready);
-        }
+    if (poll_is_due(m, len)) {
+        rt_bump(&p->polls);
+        rt_poller->poll(m, false, &ready);
     }
     if (ready.n)
         rt_ready_all_in(m, &ready);

@@ -6,8 +6,9 @@
  *     that parks, go_yield or go_checkpoint;
  *   - each P gets RT_P_LOOK: timers, completions and the global queue are seen at its next pick,
  *     also when each of its picks takes long;
- *   - the netpoller is looked at, in case every M is busy with one G: not when one has passed its
- *     scheduler loop since the last tick, which knows better whether it can serve more;
+ *   - the netpoller is looked at, in case every M is busy with one G; when one has passed its
+ *     scheduler loop since the last tick it knows better whether it can serve more, so then only
+ *     if nobody has looked for 3 ms;
  *   - a P in which nothing has begun or parked since the last tick is marked stale: what waits
  *     behind its G, in runnext too, is worth stealing; an M that sleeps is woken for this, for any
  *     ring that is not empty, or for a timer that nobody keeps;
@@ -111,8 +112,6 @@ static bool look_at(struct rt_p *p, struct seen *seen, int64_t now, struct pace 
     pace->least = begun < pace->least ? begun : pace->least;
     pace->most = begun > pace->most ? begun : pace->most;
     seen->progress = progress;
-    if (!(rt_load_relaxed(&p->attention) & RT_P_LOOK))
-        rt_fetch_or_relaxed(&p->attention, RT_P_LOOK);
     return help || rt_load_relaxed(&p->timer_when) <= now;
 }
 
@@ -134,9 +133,10 @@ static int64_t tick(struct seen *seen) {
     uint32_t procs = rt_procs();
     for (uint32_t i = 0; i < procs; i++)
         help |= look_at(&rt.ps[i], &seen[i], now, &pace);
-    if (rt_poller && pace.most <= 2 * RT_PICKS) { /* a slice counts, and its park */
+    if (rt_poller) {
         struct rt_glist ready = {0};
-        rt_poller->poll(NULL, true, &ready);
+        bool nobody = pace.most <= 2 * RT_PICKS; /* a slice counts, and its park */
+        rt_poller->poll(NULL, nobody, &ready);
         rt_globq_push(&ready);
     }
     help |= rt_globq_size() != 0;
@@ -149,6 +149,8 @@ static int64_t tick(struct seen *seen) {
     int64_t again = INT64_MAX;
     for (uint32_t i = 0; i < procs; i++)
         if (p_is_awake(&rt.ps[i])) {
+            if (!(rt_load_relaxed(&rt.ps[i].attention) & RT_P_LOOK)) /* what was queued here, too */
+                rt_fetch_or_relaxed(&rt.ps[i].attention, RT_P_LOOK);
             int64_t ns = rt_retake_look(&rt.ps[i], &seen[i].hog, now);
             again = ns < again ? ns : again;
         }

@@ -184,6 +184,30 @@ static void seen_or_will_be(void) {
     model_assert(ran == 0x1 && (letter_was_seen || (ps[0].attention & RT_P_LOOK)));
 }
 
+/* Somebody waits in a close: that is served before a hog, although more is queued than a poll may
+ * bring. */
+static bool served;
+static bool yes(struct rt_m *m) {
+    (void)m;
+    return true;
+}
+static void serve_letter(struct rt_m *m, bool hungry, struct rt_glist *ready) {
+    (void)m, (void)hungry, (void)ready;
+    served = true;
+}
+static const struct rt_poller closes = {
+    .pending = yes, .urgent = yes, .poll = serve_letter, .sleep_mode = look_and_sleep};
+
+static void crowd_is_queued(void) {
+    one_p();
+    rt_poller = &closes;
+    spawn_hog(0); /* from outside: the global queue */
+    spawn_hog(1);
+}
+static void served_first(void) {
+    model_assert(served && ran == 0x1);
+}
+
 /* ---- a doze: no heavy fence, but a look after a while ---------------------------------------- */
 
 static enum rt_sleep_mode in_the_poller(struct rt_m *m) {
@@ -205,6 +229,7 @@ static const struct rt_poller sleeps = {.pending = pending,
                                         .sleep_mode = in_the_poller,
                                         .sleep_undo = undo,
                                         .sleep = sleep_until_woken,
+                                        .dozes = true,
                                         .wake = wake_sleeper};
 
 static void one_dozes(void) {
@@ -262,6 +287,7 @@ const struct model_case model_cases[] = {
      .init = two_ps_of_which_one_looks,
      .thread = {ask_and_kick, m0},
      ENDS(has_looked)},
+    {.name = "idle.urgent", .init = crowd_is_queued, .thread = {m0}, ENDS(served_first)},
     {.name = "idle.doze", .init = one_dozes, .thread = {spawn_two, m1}, ENDS(first_ran)},
     {0},
 };
