@@ -1,8 +1,9 @@
 /* uring_owner.c - whose a ring is: made, bound to a thread, left by it, taken again, closed.
  *
  * Promise: what was asked on the ring of an M that loses its P is asked on another; no file that is
- * closed stays open for longer than the kernel takes because a thread without a P has polled it,
- * whatever that does; and it does not notice, unless such a file is closed.
+ * closed by go_close or forgotten stays open for longer than the kernel takes because a thread
+ * without a P has polled it, whatever that does; and it does not notice, unless such a file is
+ * closed. (By plain close(2), of which nobody is told, it does until that thread comes back.)
  *
  * WHEN A P IS TAKEN (sched/retake.c) the ring goes with it. A ring is used behind the gate of its M
  * only, so nobody can be at it. It belongs to its thread, so the heir cannot enter it: he closes
