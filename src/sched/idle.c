@@ -1,8 +1,8 @@
 /* idle.c - who sleeps, who searches, who must be woken.
  *
- * Promise: if a G is queued and a P is idle, then an M is searching or a wake is on its way, or one
- * looks again within AGAIN_NS; only a G in runnext may lie for a tick of sysmon, because its maker
- * is most often about to park.
+ * Promise: if Gs are queued that are worth a steal and a P is idle, then an M is searching or a
+ * wake is on its way, or one looks again within AGAIN_NS; only a G in runnext may lie for a tick of
+ * sysmon, because its maker is most often about to park.
  *   submitter: publish G (into its own ring, or the global queue);  light fence;  read the word
  *   sleeper:   set own bit, count itself idle, drop its search;     heavy fence;  scan every queue
  * Whoever comes second sees the other. The fence of the submitter is on the path of every spawn and
@@ -10,10 +10,10 @@
  * no other M is awake, only foreign threads can submit, and these use a full fence: then so does
  * the sleeper, and the last searcher, who looks for more than he found.
  *
- * A doze: whose last sleep in the poller was over within AGAIN_NS will most likely not sleep longer
- * now, its connections are busy. It does without the heavy fence, which costs more than the sleep
- * (11 us on two virtual CPUs, for the other it interrupts), and looks again after AGAIN_NS; what an
- * M that was awake queued at that moment waits so long at most.
+ * A doze: who was idle for less than AGAIN_NS the last time will most likely not be so for longer
+ * now, where it sleeps in a poller and its connections are busy. It does without the heavy fence,
+ * which costs more than the sleep (11 us on two virtual CPUs, for the other it interrupts), and
+ * looks again after AGAIN_NS; what an M that was awake queued at that moment waits so long at most.
  *
  * Waking is dear (7 us for the waker, 20 us until the sleeper runs), so: nobody is woken while one
  * searches; the last searcher that finds something wakes one more, if there is more that a thief
@@ -25,9 +25,9 @@
  * there. While that is less than RT_COARSE_NS a second G in its queue wakes nobody; the P wakes
  * somebody when it looks around, its queues have not been empty for LAZY_NS, and a steal from them
  * may pay. Thieves pass by queues that their owner, who is awake, will have run within
- * RT_STEAL_MIN_NS, or within a millisecond when steals from there have not paid (runq.c). Should he
- * get stuck in one G, or in several that hand each other their slice, sysmon notices at the next
- * tick.
+ * RT_STEAL_MIN_NS, or within a millisecond when steals from there have not paid (runq.c), and
+ * nobody is woken for them. Should he get stuck in one G, or in several that hand each other their
+ * slice, sysmon notices at the next tick.
  *
  * Who finds work, but its owner inside the runtime or a thief at it, cannot have it now, and need
  * not: the owner is awake, the thief leaves half. Perhaps that thread has just lost its CPU, and
@@ -115,6 +115,11 @@ void rt_idle_wake_slow(void) {
     rt_unlock(&rt_idle.lock);
     if (m)
         wake_m(m);
+}
+
+void rt_idle_wake_coarse(const struct rt_p *p) {
+    if (rt_runq_worth_stealing_any(p))
+        rt_idle_wake_slow();
 }
 
 void rt_idle_measure(struct rt_p *p, int64_t now) {
@@ -243,6 +248,7 @@ static void fence_of_looker(bool others_awake) {
 }
 
 void rt_idle_found(struct rt_m *m) {
+    m->idle_since = 0;
     if (!m->searching)
         return;
     m->searching = 0;
@@ -255,7 +261,7 @@ void rt_idle_found(struct rt_m *m) {
     if (!last || !sleepers)
         return;
     fence_of_looker(others_awake); /* a submitter that saw us search did not wake */
-    if (work_for_thief(m, INT64_MIN) != NONE)
+    if (work_for_thief(m, m->p->looked_at) != NONE) /* a keeper's own, or another's timer, too */
         rt_idle_wake();
 }
 
@@ -280,6 +286,8 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     enum rt_sleep_mode mode = rt_poller ? rt_poller->sleep_mode(m) : RT_SLEEP_FUTEX;
     rt_store_relaxed(&m->sleep, mode); /* ordered by the idle lock */
     int64_t now = rt_sys_now();
+    if (m->idle_since == 0)
+        m->idle_since = now;
     uint32_t index = m->p->index; /* it keeps its P: none is taken from who runs no G */
     rt_lock(&rt_idle.lock);
     rt_idle.mask[index / 64] |= UINT64_C(1) << (index % 64);
@@ -288,7 +296,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     int64_t timeout = keep_time(m, now);
     bool others_awake = rt_idle_count(rt_idle.word) < rt_idle.held;
     rt_unlock(&rt_idle.lock);
-    bool doze = others_awake && mode == RT_SLEEP_POLLER && m->slept_short;
+    bool doze = others_awake && mode == RT_SLEEP_POLLER && rt_poller->dozes && m->slept_short;
     if (doze && (timeout < 0 || timeout > AGAIN_NS))
         timeout = AGAIN_NS;
 
@@ -319,7 +327,7 @@ void rt_idle_sleep(struct rt_m *m, struct rt_glist *ready) {
     rt_store_relaxed(&m->sleep, RT_AWAKE);
     rt_gate_enter(m);
     m->p->looked_at = m->p->empty_at = rt_sys_now();
-    m->slept_short = m->p->looked_at - now < AGAIN_NS;
+    m->slept_short = m->p->looked_at - m->idle_since < AGAIN_NS;
 
     rt_lock(&rt_idle.lock);
     if (!woken)

@@ -24,19 +24,24 @@ static inline uint32_t rt_idle_searching(uint32_t word) {
 
 void rt_idle_start(void);
 
+/* Would a wake help? After a G was published. */
+static inline bool rt_idle_wanted(void) {
+    rt_fence_light(); /* the G, then this load; pairs with the heavy one in rt_idle_sleep */
+    uint32_t word = rt_load_relaxed(&rt_idle.word);
+    return rt_unlikely(rt_idle_count(word) != 0 && rt_idle_searching(word) == 0);
+}
 /* Wake one sleeping M if that is called for. After a G was published; any thread. */
 void rt_idle_wake_slow(void);
 static inline void rt_idle_wake(void) {
-    rt_fence_light(); /* the G, then this load; pairs with the heavy one in rt_idle_sleep */
-    uint32_t word = rt_load_relaxed(&rt_idle.word);
-    if (rt_unlikely(rt_idle_count(word) != 0 && rt_idle_searching(word) == 0))
+    if (rt_idle_wanted())
         rt_idle_wake_slow();
 }
-/* The same after a second G was queued at p: for fine-grained Gs the look around decides
- * (idle.c). */
+/* The same after a G was queued at p that the caller will not run next: if it is worth a steal; for
+ * fine-grained Gs the look around decides (idle.c). */
+void rt_idle_wake_coarse(const struct rt_p *p);
 static inline void rt_idle_wake_for(const struct rt_p *p) {
-    if (rt_unlikely(p->slice_ns >= RT_COARSE_NS))
-        rt_idle_wake();
+    if (rt_unlikely(p->slice_ns >= RT_COARSE_NS) && rt_idle_wanted())
+        rt_idle_wake_coarse(p);
 }
 /* The same by a foreign thread or sysmon. */
 void rt_idle_wake_foreign(void);

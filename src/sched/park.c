@@ -270,6 +270,8 @@ void rt_ready_all(struct rt_glist *l) {
     struct rt_m *m = l->n > 1 ? rt_enter() : NULL;
     if (m) {
         rt_ready_all_in(m, l);
+        if (rt_runq_len_any(m->p) == 1) /* our caller goes on */
+            rt_idle_wake_for(m->p);
         rt_gate_leave(m);
         return;
     }
@@ -305,8 +307,8 @@ void go_yield(void) {
         rt_runq_push_yielder_owner(p, g);
     else
         m->yielder = g;
-    if (rt_unlikely(p->slice_ns >= RT_COARSE_NS) && rt_runq_len_any(p) > 1)
-        rt_idle_wake();
+    if (next)
+        rt_idle_wake_for(p);
     rt_leave(m, g, next, NULL);
     rt_gate_leave(rt_m());
 }

@@ -261,7 +261,8 @@ struct rt_m {
     void *poller;           /* the engine's part, made by m_start; goes when the P is taken */
     uint32_t index;
     uint32_t searching;     /* counted in rt_idle; own thread */
-    bool slept_short;       /* the last time: then it dozes (idle.c); own thread */
+    bool slept_short;       /* the last time: then it dozes (idle.c); own thread, as the next */
+    int64_t idle_since;     /* 0: it has found something */
     uint32_t sleep __attribute__((aligned(RT_CACHE_LINE))); /* enum rt_sleep_mode; see idle.c */
     uint32_t note;          /* what RT_SLEEP_FUTEX sleeps on */
     pthread_t thread;

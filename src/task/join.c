@@ -21,6 +21,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "sched/g.h"
+#include "sched/idle.h"
 #include "sched/park.h"
 #include "sched/proc.h"
 #include "sched/retake.h"
@@ -112,6 +113,12 @@ int go_task_cancel(go_task *t) {
     return 0;
 }
 
+/* It may have been in runnext, for which nobody is woken. */
+static __attribute__((noinline)) void put_back(struct rt_m *m, struct rt_g *t) {
+    rt_runq_push_owner(m->p, t);
+    rt_idle_wake_for(m->p);
+}
+
 /* Inside on the way in and out. True: t has run and is over. */
 static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
     if (RT_ASAN || RT_TSAN || self->scope || t->stack_class != rt.stack_class ||
@@ -119,7 +126,7 @@ static bool run_in_place(struct rt_m *m, struct rt_g *self, struct rt_g *t) {
         rt_load_relaxed(&m->p->attention) != 0 || !rt_runq_take_back_owner(m->p, t))
         return false;
     if (!take_place(self, t)) {
-        rt_runq_push_owner(m->p, t);
+        put_back(m, t);
         return false;
     }
     t->stack = self->stack; /* borrowed */
