@@ -68,9 +68,21 @@ Test(sys, stacks_are_mapped_aligned_and_nothing_beside_them) {
     (void)maps;
 }
 
+/* An emulator takes the advice and does nothing; stack.c looks for that at the start, too. */
+static bool light_ones_hold(void) {
+    size_t page = rt_sys_page_size();
+    char *p = rt_sys_map(page);
+    bool light = true;
+    T_ASSERT(p);
+    T_EQ(rt_sys_guard(p, page, &light), 0);
+    bool hold = light && rt_sys_guard_holds(p);
+    rt_sys_unmap(p, page);
+    return hold;
+}
+
 Test(sys, renewed_stacks_are_zero_and_without_guards) {
     size_t page = rt_sys_page_size(), size = 64 * page;
-    bool light = true;
+    bool light = light_ones_hold();
     char *p = rt_sys_map_stacks(size, size);
     T_ASSERT(p);
     memset(p, 0x55, size);
@@ -136,18 +148,6 @@ static volatile char *guarded(bool light, size_t page) {
     memset(p, 0x55, 3 * page);
     T_EQ(rt_sys_guard(p + page, page, &light), 0);
     return p;
-}
-
-/* An emulator takes the advice and does nothing; stack.c looks for that at the start, too. */
-static bool light_ones_hold(void) {
-    size_t page = rt_sys_page_size();
-    char *p = rt_sys_map(page);
-    bool light = true;
-    T_ASSERT(p);
-    T_EQ(rt_sys_guard(p, page, &light), 0);
-    bool hold = light && rt_sys_guard_holds(p);
-    rt_sys_unmap(p, page);
-    return hold;
 }
 
 static void write_to(volatile char *p) {
