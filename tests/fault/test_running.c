@@ -72,11 +72,12 @@ static uint32_t next(uint32_t nth) {
     return nth + 1 + nth / T_SCALE(t_procs() > 8 ? 4 : 24);
 }
 
-static void each_nth(const struct row *r) {
+/* False: it is for the other engine. */
+static bool each_nth(const struct row *r) {
     begin();
     if ((r->engine == URING && !runs("uring")) || (r->engine == EPOLL && !runs("epoll"))) {
         t_stop();
-        return;
+        return false;
     }
     uint32_t calls = 0; /* of a wait: which worker falls asleep, and how, is a matter of chance */
     for (int times = 1; calls == 0; times++) {
@@ -93,10 +94,13 @@ static void each_nth(const struct row *r) {
     }
     if (!r->fresh)
         t_stop();
+    return true;
 }
 
-/* And what there was before a runtime ran is there after it, no more. */
-static void each(const struct row *rows, size_t n) {
+/* And what there was before a runtime ran is there after it, no more. False: no row was for this
+ * engine. */
+static bool each(const struct row *rows, size_t n) {
+    bool any = false;
     NET_ONE_HEAP();
     signal(SIGPIPE, SIG_IGN);
     begin();
@@ -104,31 +108,36 @@ static void each(const struct row *rows, size_t n) {
     t_stop();
     struct t_usage before = t_usage();
     for (size_t i = 0; i < n; i++) {
-        each_nth(&rows[i]);
+        any |= each_nth(&rows[i]);
         T_SAME_USAGE(before);
     }
+    return any;
 }
 
 Test(running, memory_fails_for_a_moment_and_longer) {
-    each(memory, T_COUNT(memory));
+    T_ASSERT(each(memory, T_COUNT(memory)));
 }
 
 Test(running, threads_and_descriptors_fail) {
-    each(others, T_COUNT(others));
+    T_ASSERT(each(others, T_COUNT(others)));
 }
 
 Test(running, entering_a_ring_fails) {
-    each(ring, T_COUNT(ring));
+    if (!each(ring, T_COUNT(ring)))
+        T_SKIP("epoll has no rings");
 }
 
 Test(running, the_calls_of_epoll_fail) {
-    each(set, T_COUNT(set));
+    if (!each(set, T_COUNT(set)))
+        T_SKIP("io_uring has no set");
 }
 
 Test(running, epoll_has_no_wait_in_nanoseconds) {
-    each(&before_5_11, 1);
+    if (!each(&before_5_11, 1))
+        T_SKIP("io_uring waits by another call");
 }
 
 Test(running, a_filter_does_not_know_epoll_pwait2) {
-    each(&filtered, 1);
+    if (!each(&filtered, 1))
+        T_SKIP("io_uring waits by another call");
 }

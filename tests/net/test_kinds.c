@@ -121,13 +121,11 @@ static void read_line(void *arg) {
     T_ASSERT(memcmp(buf, "hello\n", 6) == 0);
 }
 
+static int host, user;
 static void terminal(void *arg) {
     (void)arg;
-    int host, user;
     char buf[4096];
     struct termios raw;
-    if (openpty(&host, &user, NULL, NULL, NULL) != 0)
-        return;
     T_EQ(go_waitgroup_spawn(&wg, read_line, net_ptr(user)), 0);
     net_wait_parked(1);
     T_EQ(go_write(host, "hello\n", 6), 6);
@@ -145,6 +143,8 @@ static void terminal(void *arg) {
     T_EQ(go_close(host), 0);
 }
 Test(kinds, terminal) {
+    if (openpty(&host, &user, NULL, NULL, NULL) != 0)
+        T_SKIP("no terminal is to be had: %s", strerror(errno));
     RUN(terminal);
 }
 

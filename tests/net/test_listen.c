@@ -67,8 +67,6 @@ Test(listen, reuse_port_shares_an_address) {
 static void v6only(void *arg) {
     (void)arg;
     int fd = WITH("tcp", ":0", .v6only = 1);
-    if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
-        return; /* no IPv6 here */
     T_ASSERT(fd >= 0, "%d", fd);
     char host[16];
     snprintf(address, sizeof address, "%s:%d", net_host(host), net_port(fd));
@@ -79,6 +77,8 @@ static void v6only(void *arg) {
     T_EQ(go_close(fd), 0);
 }
 Test(listen, v6only_takes_no_ipv4) {
+    if (!net_has_ipv6())
+        T_SKIP("no IPv6 here");
     RUN(v6only);
 }
 
