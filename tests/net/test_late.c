@@ -350,6 +350,189 @@ Test(late, waitall_returns_the_part_that_came_before_the_end) {
     RUN(parts);
 }
 
+/* ---- the buffer of a call that was late ------------------------------------------------------ */
+
+enum { LENT = 64 };
+enum { READ, READV, RECV, RECVFROM, RECVMSG, RECV_ALL, HOWS };
+static const char early_bytes[] = "what comes right behind the end of the call is for the next one";
+
+static struct loan {
+    int fd, peer, how, expected;
+    int entered, through, done;
+    go_scope scope;
+} loan;
+static int64_t loan_patience = 2 * GO_MILLISECOND;
+
+static ssize_t take_into(const struct loan *l, char *buf) {
+    struct iovec iov[] = {{buf, 9}, {buf + 9, LENT - 9}};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+    switch (l->how) {
+    case READ:
+        return go_read(l->fd, buf, LENT);
+    case READV:
+        return go_readv(l->fd, iov, 2);
+    case RECV:
+        return go_recv(l->fd, buf, LENT, 0);
+    case RECVFROM:
+        return go_recvfrom(l->fd, buf, LENT, 0, NULL, NULL);
+    case RECVMSG:
+        return go_recvmsg(l->fd, &msg, 0);
+    default:
+        return go_recv(l->fd, buf, LENT, MSG_WAITALL);
+    }
+}
+
+/* One whole wait beside it: what the engine has in flight has come up. */
+static void wait_for_all(const struct loan *l) {
+    int n = 0;
+    T_EQ(go_poll(l->fd, POLLIN), POLLIN);
+    T_EQ(go_sleep(200 * GO_MICROSECOND), 0);
+    T_EQ(ioctl(l->fd, FIONREAD, &n), 0);
+    T_EQ(n, LENT);
+}
+
+static void is_late(void *arg) {
+    struct loan *l = arg;
+    char lent[LENT], own[LENT], mine[LENT];
+    bool parked = false;
+    memset(mine, '#', LENT);
+    while (!parked) { /* a deadline that was over before shows nothing */
+        memset(lent, '#', LENT);
+        bool cancels = l->expected == -ECANCELED;
+        uint64_t seq = rt_park_seq(rt_self());
+        go_scope_enter(&l->scope, cancels ? GO_FOREVER : go_now() + loan_patience);
+        __atomic_store_n(&l->entered, 1, __ATOMIC_RELEASE);
+        T_EQ(take_into(l, lent), l->expected);
+        parked = rt_park_seq(rt_self()) != seq;
+        if (parked)
+            T_EQ(write(l->peer, early_bytes, LENT), LENT);
+        T_EQ(memcmp(lent, mine, LENT), 0);
+        while (cancels && !__atomic_load_n(&l->through, __ATOMIC_ACQUIRE))
+            go_yield();
+        T_EQ(go_scope_leave(&l->scope), l->expected);
+        loan_patience += parked ? 0 : loan_patience;
+    }
+    wait_for_all(l);
+    T_EQ(memcmp(lent, mine, LENT), 0);
+    T_EQ(take_into(l, own), LENT);
+    T_EQ(memcmp(own, early_bytes, LENT), 0);
+    T_EQ(memcmp(lent, mine, LENT), 0);
+    __atomic_store_n(&l->done, 1, __ATOMIC_RELEASE);
+}
+
+static void *is_late_thread(void *arg) {
+    is_late(arg);
+    return NULL;
+}
+
+static void lend(int fd, int peer, int how, bool cancels, bool thread) {
+    pthread_t t;
+    loan = (struct loan){
+        .fd = fd, .peer = peer, .how = how, .expected = cancels ? -ECANCELED : -ETIMEDOUT};
+    if (thread)
+        T_EQ(pthread_create(&t, NULL, is_late_thread, &loan), 0);
+    else
+        SPAWN(is_late, &loan);
+    if (cancels) {
+        net_await(&loan.entered);
+        net_wait_parked(1);
+        go_scope_cancel(&loan.scope);
+        __atomic_store_n(&loan.through, 1, __ATOMIC_RELEASE);
+    }
+    net_await(&loan.done);
+    if (thread)
+        T_EQ(pthread_join(t, NULL), 0); /* it is about to end */
+}
+
+static void loans(void *arg) {
+    (void)arg;
+    for (int i = 0; i < HOWS * 4; i++) {
+        int how = i / 4, fd[2];
+        net_pair(fd);
+        lend(fd[0], fd[1], how, i & 1, i & 2);
+        T_EQ(go_close(fd[0]), 0);
+        T_EQ(go_close(fd[1]), 0);
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+        lend(fd[0], fd[1], how, i & 1, i & 2);
+        T_EQ(go_close(fd[0]), 0);
+        T_EQ(go_close(fd[1]), 0);
+        if (how > READV)
+            continue;
+        T_EQ(pipe(fd), 0);
+        lend(fd[0], fd[1], how, i & 1, i & 2);
+        T_EQ(go_close(fd[0]), 0);
+        T_EQ(go_close(fd[1]), 0);
+    }
+}
+Test(late, the_buffer_of_a_late_call_is_the_callers_and_the_next_read_has_all) {
+    RUN(loans);
+}
+
+/* ---- a deadline that does not come ----------------------------------------------------------- */
+
+static struct timed {
+    int fd, done;
+    long reads, got;
+} timed;
+
+/* Each of these reads waits: the other side writes when it sees the next one parked. */
+static void read_parked(struct timed *t, long n) {
+    char c;
+    for (long i = 0; i < n; i++) {
+        uint64_t seq = rt_park_seq(rt_self());
+        T_EQ(go_read(t->fd, &c, 1), 1);
+        T_ASSERT(rt_park_seq(rt_self()) != seq);
+        __atomic_fetch_add(&t->got, 1, __ATOMIC_RELEASE);
+    }
+}
+
+/* The generation counts what was put into a heap for this green thread. */
+static void reads_in_time(void *arg) {
+    struct timed *t = arg;
+    struct rt_g *g = rt_self();
+    go_scope s;
+    int64_t deadline = go_now() + 60 * GO_MINUTE;
+    uint32_t before = rt_load_relaxed(&g->timer_gen);
+    go_scope_enter(&s, deadline);
+    read_parked(t, t->reads);
+    T_EQ(rt_load_relaxed(&g->timer_gen), before + 1); /* the first of them */
+    T_EQ(rt_load_relaxed(&g->timer_when), deadline);
+    T_EQ(go_scope_leave(&s), 0);
+    for (long i = 0; i < t->reads; i++) { /* one that moves on with each read */
+        go_scope_enter(&s, go_now() + 60 * GO_MINUTE);
+        read_parked(t, 1);
+        T_EQ(go_scope_leave(&s), 0);
+    }
+    read_parked(t, t->reads); /* none */
+    T_EQ(rt_load_relaxed(&g->timer_gen), before + 1);
+    T_EQ(rt_load_relaxed(&g->timer_when), deadline);
+    go_scope_enter(&s, go_now() + 30 * GO_MINUTE); /* an earlier one does */
+    read_parked(t, t->reads);
+    T_EQ(go_scope_leave(&s), 0);
+    T_EQ(rt_load_relaxed(&g->timer_gen), before + 2);
+    __atomic_store_n(&t->done, 1, __ATOMIC_RELEASE);
+}
+
+static void in_time(void *arg) {
+    (void)arg;
+    int fd[2];
+    net_pair(fd);
+    timed = (struct timed){.fd = fd[0], .reads = T_SCALE(100)};
+    SPAWN(reads_in_time, &timed);
+    for (long i = 0; i < 4 * timed.reads; i++) {
+        while (__atomic_load_n(&timed.got, __ATOMIC_ACQUIRE) != i)
+            T_EQ(go_sleep(10 * GO_MICROSECOND), 0);
+        net_wait_parked(1);
+        T_EQ(go_write(fd[1], "x", 1), 1);
+    }
+    net_await(&timed.done);
+    T_EQ(go_close(fd[0]), 0);
+    T_EQ(go_close(fd[1]), 0);
+}
+Test(late, a_deadline_that_does_not_come_is_put_into_a_heap_once_for_all_reads) {
+    RUN(in_time);
+}
+
 /* ---- the end of the runtime ------------------------------------------------------------------ */
 
 /* Whoever is parked when main returns is cancelled, and may still clean up. */
