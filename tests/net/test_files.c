@@ -335,6 +335,68 @@ Test(files, a_fifo_without_a_writer_stalls_nobody) {
 
 static sem_t gate;
 static uint32_t held;
+
+/* A disk that takes as long as the test wants, for one file: this pread is the library's, too. */
+static int slow_disk = -1;
+static uint32_t at_the_disk;
+ssize_t pread(int fd, void *buf, size_t n, off_t offset) {
+    if (fd == rt_load_relaxed(&slow_disk)) {
+        rt_fetch_add(&at_the_disk, 1);
+        while (sem_wait(&gate) != 0)
+            ;
+    }
+    return preadv(fd, &(struct iovec){buf, n}, 1, offset);
+}
+
+static uint32_t turns, back;
+static void count_turns(void *arg) {
+    (void)arg;
+    while (go_sleep(10 * GO_MICROSECOND) == 0) /* until the stop */
+        rt_fetch_add(&turns, 1);
+}
+static void read_slowly(void *arg) {
+    char c = 0;
+    T_EQ(go_pread(net_int(arg), &c, 1, 0), 1);
+    T_EQ(c, 'x');
+    rt_fetch_add(&back, 1);
+}
+
+/* As many reads wait for the disk as there are Ps, and no P is taken from who hogs it: a worker
+ * that waited with them would be one that nobody else has. The test itself is a foreign thread. */
+Test(files, reads_that_the_disk_keeps_waiting_stall_nobody) {
+    struct go_options o = GO_OPTIONS_INIT;
+    uint32_t readers = (uint32_t)t_procs();
+    char path[128];
+    make_dir();
+    int fd = open(in_dir(path, "x"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    T_EQ(pwrite(fd, "x", 1, 0), 1);
+    T_EQ(sem_init(&gate, 0, 0), 0);
+    o.procs = readers;
+    o.max_threads = 2 * readers + 20;
+    o.flags = GO_STRICT;
+    T_EQ(go_start(&o), 0);
+    rt_fault_arm(RT_FAULT_NOWAIT, 1, true, EAGAIN); /* the cache has nothing */
+    rt_store_relaxed(&slow_disk, fd);
+    for (uint32_t i = 0; i < readers; i++)
+        SPAWN(read_slowly, net_ptr(fd));
+    while (rt_load_seq_cst(&at_the_disk) < readers)
+        usleep(100);
+    SPAWN(count_turns, NULL);
+    while (rt_load_seq_cst(&turns) < 100)
+        usleep(100);
+    T_EQ(rt_load_seq_cst(&back), 0);
+    T_EQ(threads(), readers);
+    for (uint32_t i = 0; i < readers; i++)
+        sem_post(&gate);
+    while (rt_load_seq_cst(&back) < readers)
+        usleep(100);
+    rt_fault_disarm();
+    T_EQ(go_stop(GO_FOREVER), 0);
+    T_EQ(close(fd), 0);
+    T_EQ(unlink(path), 0);
+    T_EQ(rmdir(dir), 0);
+}
+
 static void *hold(void *arg) {
     rt_store_seq_cst(&held, 1);
     while (sem_wait(&gate) != 0)
