@@ -53,13 +53,13 @@ static int run(struct rt_ring *r, int bell) {
         return -EOPNOTSUPP;
     rt_sys_eventfd_drain(bell);
 
-    /* A wait ends by its own time-out; a removed poll completes, its removal does not. */
+    /* A wait ends by its own time-out; a cancelled poll completes, its cancel does not. */
     prepare_poll(r, bell, POLL_AGAIN);
     rt_ring_wait(r, BRIEFLY_NS);
     if (io_uring_cq_ready(&r->u))
         return -EOPNOTSUPP;
     sqe = io_uring_get_sqe(&r->u);
-    io_uring_prep_poll_remove(sqe, POLL_AGAIN);
+    io_uring_prep_cancel64(sqe, POLL_AGAIN, 0);
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = REMOVE;
     rt_ring_submit(r);

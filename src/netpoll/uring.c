@@ -97,11 +97,14 @@ static int prepare_poll(struct rt_uring *u, int fd, int dir, uint32_t seq, unsig
     return 0;
 }
 
+/* A cancel, not POLL_REMOVE: this is refused (EALREADY) when the file has woken the poll and the
+ * work for that has not run, and if that finds nothing, because the data has been read since, the
+ * poll goes on. */
 static bool prepare_remove(struct rt_uring *u, uint64_t data) {
     struct io_uring_sqe *sqe = entry(u);
     if (!sqe)
         return false;
-    io_uring_prep_poll_remove(sqe, data);
+    io_uring_prep_cancel64(sqe, data, 0);
     sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = (uint64_t)RT_TAG_NONE << 60;
     return true;

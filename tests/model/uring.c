@@ -74,9 +74,7 @@ static void ask(struct kernel_ring *k, const struct io_uring_sqe *e) {
 
 static void take_back(struct kernel_ring *k, const struct io_uring_sqe *e) {
     for (int i = 0; i < POLLS; i++)
-        if (k->polls[i].on && (e->op == MODEL_CANCEL_ALL ||
-                               (e->op == MODEL_CANCEL_FD && e->fd == k->polls[i].fd) ||
-                               (e->op == MODEL_POLL_REMOVE && e->target == k->polls[i].data)))
+        if (k->polls[i].on && (e->op == MODEL_CANCEL_ALL || e->target == k->polls[i].data))
             let_go(k, i);
     if (e->op == MODEL_CANCEL_ALL && k->bell_is_read) {
         k->bell_is_read = false;

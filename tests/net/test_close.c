@@ -275,6 +275,45 @@ Test(close, fin_is_sent_at_once) {
     RUN(fin_is_prompt);
 }
 
+/* A poll that was left in flight has been woken by a byte which has been read before its turn came:
+ * it goes on, and a close takes it back all the same. One worker, so that nobody's turn is waited
+ * for. */
+static void woken_for_nothing(void *arg) {
+    int asserted = 0;
+    for (int i = 0; i < 50; i++) {
+        int fd[2];
+        char c;
+        if (i % 2)
+            net_pair(fd);
+        else
+            T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+        T_EQ(go_poll_until(fd[0], POLLIN, go_now() + GO_MILLISECOND), -ETIMEDOUT);
+        const struct rt_m *first = rt_m();
+        T_EQ(write(fd[1], "x", 1), 1);
+        T_EQ(go_read(fd[0], &c, 1), 1);
+        uint32_t rings = rt_load_relaxed(&rt_uring_closed);
+        T_EQ(go_close(fd[0]), 0);
+        if (rt_m() == first) { /* chaos may take the P all the same */
+            T_EQ(rt_load_relaxed(&rt_uring_closed), rings);
+            asserted++;
+        }
+        sees_end(fd[1]);
+        T_EQ(go_close(fd[1]), 0);
+    }
+    *(bool *)arg = asserted != 0;
+}
+Test(close, a_poll_that_was_woken_for_nothing_is_taken_back) {
+    struct go_options o = GO_OPTIONS_INIT;
+    bool done = false;
+    o.procs = 1;
+    o.flags = GO_STRICT;
+    T_EQ(go_start(&o), 0);
+    T_EQ(go_waitgroup_spawn(&wg, woken_for_nothing, &done), 0);
+    T_EQ(go_waitgroup_wait(&wg), 0);
+    T_EQ(go_stop(GO_FOREVER), 0);
+    T_ASSERT(done);
+}
+
 /* A poll that was left on the ring of a worker who sleeps holds the file, too, when the next wait
  * was on another ring and the close knows only of that. */
 static void fin_after_waits_on_two_rings(void *arg) {

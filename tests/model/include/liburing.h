@@ -11,7 +11,7 @@ enum { MODEL_SQES = 8, MODEL_CQES = 16 };
 enum { IORING_SQ_CQ_OVERFLOW = 2, IORING_SQ_TASKRUN = 4 };
 enum { IORING_ASYNC_CANCEL_ALL = 1, IORING_ASYNC_CANCEL_ANY = 4 };
 enum { IOSQE_CQE_SKIP_SUCCESS = 64 };
-enum model_op { MODEL_POLL_ADD, MODEL_POLL_REMOVE, MODEL_CANCEL_FD, MODEL_CANCEL_ALL, MODEL_READ };
+enum model_op { MODEL_POLL_ADD, MODEL_CANCEL, MODEL_CANCEL_ALL, MODEL_READ };
 
 struct io_uring_sqe {
     enum model_op op;
@@ -64,16 +64,8 @@ static inline void io_uring_prep_poll_add(struct io_uring_sqe *e, int fd, unsign
     (void)mask;
     model_prepare(e, MODEL_POLL_ADD, fd, 0);
 }
-static inline void io_uring_prep_poll_remove(struct io_uring_sqe *e, uint64_t target) {
-    model_prepare(e, MODEL_POLL_REMOVE, -1, target);
-}
-static inline void io_uring_prep_cancel_fd(struct io_uring_sqe *e, int fd, int flags) {
-    (void)flags;
-    model_prepare(e, MODEL_CANCEL_FD, fd, 0);
-}
 static inline void io_uring_prep_cancel64(struct io_uring_sqe *e, uint64_t target, int flags) {
-    (void)target, (void)flags;
-    model_prepare(e, MODEL_CANCEL_ALL, -1, 0);
+    model_prepare(e, flags ? MODEL_CANCEL_ALL : MODEL_CANCEL, -1, target);
 }
 static inline void io_uring_prep_read(struct io_uring_sqe *e, int fd, void *to, size_t n,
                                       uint64_t offset) {
