@@ -58,7 +58,7 @@ SAMPLE = [
     ("gate", "sched/gate.c", "rt_gate_try", "rt_fence_heavy()", "full", True),
     ("lock", "base/lock.c", "rt_futex_unlock", "rt_exchange_release(lock)", "relaxed", True),
     ("runq", "sched/globq.c", "rt_globq_take", "rt_store_release(&rt_globq.size)", "relaxed", True),
-    ("idle", "sched/idle.c", "rt_idle_sleep", "rt_fence_full()", "none", True),
+    ("idle", "sched/idle.c", "fence_of_looker", "rt_fence_full()", "none", True),
     ("sysmon", "sched/sysmon.c", "sysmon_main", "rt_fence_heavy()", "full", True),
     ("park", "sched/park.c", "rt_commit", "rt_fence_light()", "none", True),
     ("timer", "sched/timer.c", "fire", "rt_load_seq_cst(&g->wait)", "relaxed", True),
