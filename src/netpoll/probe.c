@@ -55,8 +55,9 @@ static int run(struct rt_ring *r, int bell) {
 
     /* A wait ends by its own time-out; a cancelled poll completes, its cancel does not. */
     prepare_poll(r, bell, POLL_AGAIN);
-    rt_ring_wait(r, BRIEFLY_NS);
-    if (io_uring_cq_ready(&r->u))
+    err = rt_ring_wait(r, BRIEFLY_NS);
+    bool waited = err == 0 || err == -ETIME || err == -EINTR; /* 0: the poll was submitted */
+    if (!waited || io_uring_cq_ready(&r->u))
         return -EOPNOTSUPP;
     sqe = io_uring_get_sqe(&r->u);
     io_uring_prep_cancel64(sqe, POLL_AGAIN, 0);

@@ -145,14 +145,16 @@ int rt_worker_start_spare(uint32_t change) {
         rt_m_init(m = &rt.ms[rt.nms], rt.nms);
     rt_store_relaxed(&m->gone, 0);
     m->started_in = change;
+    if (!again) /* first: it may be in a wait before we go on */
+        rt_store_relaxed(&rt.nms, rt.nms + 1);
     int err = start_thread(m, spare_main);
     if (err) {
         rt_store_relaxed(&m->gone, again);
+        if (!again)
+            rt_store_relaxed(&rt.nms, rt.nms - 1);
         rt_thread_give();
         return err;
     }
-    if (!again)
-        rt_store_relaxed(&rt.nms, rt.nms + 1);
     return again ? RT_WORKER_AGAIN : 0;
 }
 

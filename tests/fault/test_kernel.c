@@ -108,7 +108,7 @@ static void tell(struct io_uring_sqe *sqe) {
     sqe->flags &= (uint8_t)~IOSQE_CQE_SKIP_SUCCESS;
 }
 static void no_silence(struct io_uring *u) {
-    change(u, IORING_OP_POLL_REMOVE, tell);
+    change(u, IORING_OP_ASYNC_CANCEL, tell);
 }
 
 /* It succeeds, and removes nothing. */
@@ -116,7 +116,7 @@ static void in_vain(struct io_uring_sqe *sqe) {
     sqe->addr = UINT64_MAX;
 }
 static void no_removal(struct io_uring *u) {
-    change(u, IORING_OP_POLL_REMOVE, in_vain);
+    change(u, IORING_OP_ASYNC_CANCEL, in_vain);
 }
 
 /* Asked for by its name it says so, and leaves nothing; auto goes on with epoll, which works. */

@@ -122,6 +122,7 @@ Test(setup, auto_says_why_it_is_epoll) {
         {RT_FAULT_RING, EMFILE, 2, "out of a resource"},
         {RT_FAULT_ENABLE, EINVAL, 1, "older than 6.1"},
         {RT_FAULT_ENABLE, EBADFD, 2, "failed on a worker"},
+        {RT_FAULT_WAIT, EINVAL, 1, "without a feature that is needed"},
     };
     warm_up("epoll");
     if (!uring_is_here())
