@@ -419,6 +419,7 @@ Test(foreign, no_call_says_that_a_signal_came) {
     struct sigaction act = {.sa_handler = catch}; /* without SA_RESTART */
     struct sigaction before;
     snprintf(intr.fifo, sizeof intr.fifo, "/tmp/gort-test-fifo.%d", getpid());
+    unlink(intr.fifo); /* of a test that was killed and had our number */
     T_EQ(mkfifo(intr.fifo, 0600), 0);
     T_EQ(sigaction(SIGUSR1, &act, &before), 0);
     intr.child = fork();

@@ -265,6 +265,7 @@ static void open_on_the_ring(void *arg) {
 Test(uring, the_kernel_starts_one_thread_for_the_work_of_a_ring) {
     START_OR_SKIP(1);
     snprintf(fifo, sizeof fifo, "/tmp/gort-uring-%d.fifo", (int)getpid());
+    unlink(fifo); /* of a test that was killed and had our number */
     T_EQ(mkfifo(fifo, 0600), 0);
     rt_store_seq_cst(&all.done, 0);
     T_SPAWN(open_on_the_ring, NULL);
